@@ -1,0 +1,41 @@
+# Two commands do everything: `make demo` runs the main job on the simulator, `make test` passes the tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT := demo-out
+
+.PHONY: help demo test lint bench clean
+
+help:
+	@echo "make demo   run 'pytest suites/ -k h100' on the embedded simulator; results in $(OUT)/"
+	@echo "make test   formatting, types, import rules and every test that needs no cluster and no engine"
+	@echo "make lint   formatting and types only"
+	@echo "make bench  the benchmarks of tests/perf (minutes; prints tables)"
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed (set PYTHON=)" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/.installed
+	rm -rf $(OUT)
+	$(BIN)/pytest suites/ -k h100 --llmperf-json=$(OUT)/results.json --llmperf-storage=$(OUT)/llmperf --alluredir=$(OUT)/allure-results
+	@echo
+	@echo "Results (JSON):          $(OUT)/results.json"
+	@echo "Every run:               $(OUT)/llmperf/runs/*/run.json"
+	@echo "Allure results:          $(OUT)/allure-results  (render: npx allure generate $(OUT)/allure-results)"
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest tests/unit tests/plugin
+
+bench: $(VENV)/.installed
+	$(BIN)/pytest tests/perf -s
+
+clean:
+	rm -rf $(OUT) $(VENV) .mypy_cache .ruff_cache .pytest_cache .llmperf

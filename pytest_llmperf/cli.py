@@ -1,0 +1,123 @@
+"""The command ``pytest-llmperf``: what is done outside a pytest session."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_llmperf.errors import ConfigError, LlmperfError, Where
+from pytest_llmperf.units import parse_duration
+
+if TYPE_CHECKING:
+    from pytest_llmperf.sim.spec import Faults
+
+USAGE_ERROR = 4
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 when it did what was asked, 4 when it was asked for something that cannot be."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except LlmperfError as error:
+        print(f"pytest-llmperf: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pytest-llmperf", description="Performance experiments on LLM deployments.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    sim = commands.add_parser("sim", help="run the simulator as an OpenAI-compatible server")
+    sim.add_argument("--hardware", default="h100", help="from the catalog: h100, h100x4, l40s, … [%(default)s]")
+    sim.add_argument("--model", default="llama-3.1-8b", help="from the catalog [%(default)s]")
+    sim.add_argument("--variant", default="default", help="from the catalog [%(default)s]")
+    sim.add_argument("--catalog", type=Path, metavar="DIR", help="a catalog whose records override the built-in ones")
+    sim.add_argument("--host", default="127.0.0.1", help="[%(default)s]")
+    sim.add_argument("--port", type=int, default=8000, help="0 picks a free one [%(default)s]")
+    sim.add_argument("--seed", type=int, default=0, help="[%(default)s]")
+    sim.add_argument("--error-rate", action="append", default=[], metavar="STATUS=SHARE", help="fault: 500=0.01 (repeatable)")
+    sim.add_argument("--abort-rate", type=float, default=0.0, metavar="SHARE", help="fault: streams cut in the middle")
+    sim.add_argument("--stall", metavar="EVERY=TIME", help="fault: no step for TIME, every EVERY: 10s=500ms")
+    sim.add_argument("--crash-after", type=int, default=0, metavar="N", help="fault: exit after N requests")
+    sim.add_argument("--slow-start", default="0s", metavar="TIME", help="fault: a longer cold start")
+    sim.set_defaults(run=_sim)
+    cells = commands.add_parser("cells", help="list the cells of a matrix, and which cannot run")
+    cells.add_argument("--matrix", default="default", help="[%(default)s]")
+    cells.add_argument("--catalog", type=Path, metavar="DIR", help="a catalog whose records override the built-in ones")
+    cells.set_defaults(run=_cells)
+    return parser
+
+
+def _directories(catalog: Path | None) -> list[Path]:
+    from pytest_llmperf.experiment.catalog import builtin_directory
+
+    if catalog is not None and not catalog.is_dir():
+        raise ConfigError(f"the catalog directory {str(catalog)!r} does not exist", where=Where(option="--catalog"))
+    return [builtin_directory(), *([catalog] if catalog is not None else [])]
+
+
+def _sim(options: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from pytest_llmperf.deploy.simspec import sim_spec
+    from pytest_llmperf.experiment.catalog import load_catalog
+    from pytest_llmperf.experiment.fit import fits
+    from pytest_llmperf.experiment.records import Cell
+    from pytest_llmperf.sim.server import serve
+
+    catalog = load_catalog(_directories(options.catalog))
+    cell = Cell(
+        platform=next(iter(catalog.platforms.values())),
+        hardware=catalog.hardware_named(options.hardware, Where(option="--hardware")),
+        method=catalog.methods["standalone"],
+        model=catalog.model_named(options.model, Where(option="--model")),
+        variant=catalog.variant_named(options.variant, Where(option="--variant")),
+    )
+    if not (fit := fits(cell)).ok:
+        raise ConfigError(fit.reason)
+    spec = replace(sim_spec(cell, options.seed), faults=_faults(options))
+
+    def listening(port: int) -> None:
+        print(f"SIMULATED {cell.model.name} on {cell.hardware.id}: http://{options.host}:{port} (Ctrl-C ends it)", flush=True)
+
+    serve(spec, options.host, options.port, listening)
+    return 0
+
+
+def _faults(options: argparse.Namespace) -> Faults:
+    from pytest_llmperf.sim.spec import Faults
+
+    every, _, stall = (options.stall or "0s=0s").partition("=")
+    try:
+        return Faults(
+            error_rates={status: float(share) for status, _, share in (rate.partition("=") for rate in options.error_rate)},
+            abort_rate=options.abort_rate,
+            stall_every_s=parse_duration(every),
+            stall_s=parse_duration(stall),
+            crash_after_requests=options.crash_after,
+            slow_start_s=parse_duration(options.slow_start),
+        )
+    except ValueError as error:
+        raise ConfigError(f"a fault cannot be read: {error}") from None
+
+
+def _cells(options: argparse.Namespace) -> int:
+    from pytest_llmperf.experiment.catalog import load_catalog
+    from pytest_llmperf.experiment.fit import fits
+    from pytest_llmperf.experiment.matrix import expand
+
+    catalog = load_catalog(_directories(options.catalog))
+    for cell in expand(catalog.matrix_named(options.matrix, Where(option="--matrix")), catalog):
+        fit = fits(cell)
+        print(cell.id if fit.ok else f"{cell.id}  (skipped: {fit.reason})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""The protocol every target keeps: a cell -> a ready endpoint -> nothing left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pytest_llmperf.experiment.records import Cell
+
+Progress = Callable[[str], None]
+"""Called with a short phrase each time the state of a deployment changes."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An OpenAI-compatible server: ``base_url`` without ``/v1`` (``http://127.0.0.1:8000``) and the model's served name.
+
+    ``api_key`` is sent as a Bearer token and never shown: it is left out of ``repr`` and of every document.
+    """
+
+    base_url: str
+    model: str
+    api_key: str | None = field(default=None, repr=False)
+    simulated: bool = False
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of a deployment's way to readiness."""
+
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class DeploymentInfo:
+    """What results document about a deployment: how it was made, what answered."""
+
+    target: str
+    simulated: bool
+    engine: str
+    """What the server says it is: ``vLLM 0.32.0``."""
+    command: tuple[str, ...] = ()
+    phases: tuple[Phase, ...] = ()
+
+
+class Deployment(Protocol):
+    """A running deployment of a cell."""
+
+    @property
+    def cell(self) -> Cell: ...
+
+    @property
+    def endpoint(self) -> Endpoint: ...
+
+    @property
+    def info(self) -> DeploymentInfo: ...
+
+    def log_tail(self) -> str:
+        """The engine's last log lines, for a failing test's report; empty where there is no log to reach."""
+        ...
+
+    def close(self) -> None:
+        """Take the deployment down and see that it is gone. Safe to call twice. Raises ``DeployError`` when it is not."""
+        ...
+
+
+class Target(Protocol):
+    """Where a session runs its cells: ``sim``, ``endpoint``."""
+
+    @property
+    def name(self) -> str: ...
+
+    def check(self) -> None:
+        """Whatever can be known to be wrong before a test runs. Raises ``ConfigError``."""
+        ...
+
+    def deploy(self, cell: Cell, progress: Progress) -> Deployment:
+        """Stand the cell up and wait until it has answered. Raises ``DeployError`` and leaves nothing behind."""
+        ...

@@ -1,0 +1,172 @@
+"""Whether a run keeps an SLA, by the measured values: PASS, FAIL, or why neither can be said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from pytest_llmperf.judge.text import shown
+from pytest_llmperf.measure.interval import quantile_rank
+from pytest_llmperf.measure.latencies import PER_REQUEST
+
+if TYPE_CHECKING:
+    from pytest_llmperf.experiment.sla import Sla, Threshold
+    from pytest_llmperf.measure.compute import Metrics
+    from pytest_llmperf.measure.run import Estimate
+    from pytest_llmperf.metrics import MetricKey
+
+_RISK = 0.05
+_FEWEST = 5
+"""Samples that a mean or an extreme needs: as many as ``samples_needed`` asks for a median."""
+
+
+class Outcome(StrEnum):
+    """What can be said of a threshold, and of a whole SLA."""
+
+    PASS = "PASS"
+    FAIL = "FAIL"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    """The samples cannot tell."""
+    INVALID = "INVALID"
+    """The measurement itself cannot be trusted."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One threshold held against what was measured."""
+
+    threshold: Threshold
+    estimate: Estimate
+    outcome: Outcome
+    note: str
+    """Why it is not simply kept or missed: ``needs 190 more samples (109 of 299)``; empty where the numbers say it all."""
+
+    @property
+    def margin(self) -> float:
+        """Measured / limit: 1.8 for 1.8 s where 1 s is allowed. nan where nothing was measured, +inf beyond a limit of 0."""
+        value, limit = self.estimate.value, self.threshold.limit
+        if limit == 0:
+            return math.nan if math.isnan(value) else 1.0 if value == 0 else math.inf
+        return value / limit
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An SLA's thresholds, checked. True only for PASS: what cannot be told has not been shown."""
+
+    sla_name: str
+    outcome: Outcome
+    checks: tuple[Check, ...]
+    reasons: tuple[str, ...]
+    """Why it is no PASS, one sentence each: the reasons to distrust the run, or a line for each check that does not pass."""
+
+    def __bool__(self) -> bool:
+        return self.outcome is Outcome.PASS
+
+
+def samples_needed(key: MetricKey) -> int:
+    """The samples below which a statistic says nothing: 59 for p95, 299 for p99; 1 for a scalar.
+
+    For a quantile q, the fewest that would all keep a limit with no more than 5 % chance if q did not: ``ln 0.05 / ln q``,
+    rounded up. For q below a half the mirror image (1 - q), since there it is the lower tail that is seldom seen.
+    """
+    if key.quantile is None:
+        return _FEWEST if key.metric.is_distribution else 1
+    rarer = max(key.quantile, 1 - key.quantile)
+    return math.ceil(math.log(_RISK) / math.log(rarer)) if rarer < 1 else 1
+
+
+def request_limits(thresholds: Iterable[Threshold]) -> dict[str, float]:
+    """What one request must keep for goodput: per latency, the limit (seconds) of the highest quantile (max is the highest).
+
+    An SLA of TTFT p50 <= 300 ms and p99 <= 1 s lets a single request take 1 s. Means bind no single request.
+    """
+    highest: dict[str, tuple[float, float]] = {}
+    for threshold in thresholds:
+        key = threshold.key
+        level = 1.0 if key.statistic == "max" else key.quantile
+        if key.metric.name in PER_REQUEST and level is not None and level >= highest.get(key.metric.name, (0.0,))[0]:
+            highest[key.metric.name] = (level, threshold.limit)
+    return {name: limit for name, (_, limit) in highest.items()}
+
+
+def judge(metrics: Metrics, sla: Sla, invalid: tuple[str, ...] = ()) -> Verdict:
+    """Hold a run's metrics against an SLA.
+
+    ``invalid``: reasons not to trust the run; any makes the verdict INVALID, whatever was measured. Else one FAIL fails it,
+    else one INCONCLUSIVE leaves it open. Too few samples fail a quantile only where no further ones could mend it.
+    """
+    limits = request_limits(sla.thresholds)
+    checks = tuple(_check(metrics, threshold, limits) for threshold in sla.thresholds)
+    outcome = Outcome.INVALID if invalid else _worst(checks)
+    return Verdict(sla.name, outcome, checks, invalid or tuple(_reason(c) for c in checks if c.outcome is not Outcome.PASS))
+
+
+def _worst(checks: tuple[Check, ...]) -> Outcome:
+    outcomes = {check.outcome for check in checks}
+    if Outcome.FAIL in outcomes:
+        return Outcome.FAIL
+    return Outcome.PASS if outcomes == {Outcome.PASS} else Outcome.INCONCLUSIVE
+
+
+def _reason(check: Check) -> str:
+    key = check.threshold.key
+    missed = f"{key.title} is {shown(key.metric, check.estimate.value)}, required {check.threshold.required}"
+    if check.outcome is not Outcome.FAIL:
+        return f"{key.title}: {check.note}"
+    return f"{missed}: {check.note}" if check.note else missed
+
+
+def _check(metrics: Metrics, threshold: Threshold, limits: Mapping[str, float]) -> Check:
+    key = threshold.key
+    estimate = metrics.goodput(limits) if key.metric.name == "goodput" else metrics.estimate(key)
+    if metrics.counts.ended == 0:
+        return Check(threshold, estimate, Outcome.INCONCLUSIVE, "no request was counted")
+    if not estimate.is_known:
+        return Check(threshold, estimate, Outcome.INCONCLUSIVE, _why_unknown(key, metrics))
+    needed = samples_needed(key)
+    if estimate.samples < needed:
+        return _short_of_samples(metrics, threshold, estimate, needed)
+    if _keeps(threshold, estimate.value):
+        return Check(threshold, estimate, Outcome.PASS, "")
+    return Check(threshold, estimate, Outcome.FAIL, _failures(metrics) if math.isinf(estimate.value) else "")
+
+
+def _keeps(threshold: Threshold, value: float) -> bool:
+    # 7 of 1,000 requests keep a limit of "0.7%", although 0.7 / 100 is a little less than 0.007 in binary.
+    return threshold.met_by(value) or math.isclose(value, threshold.limit, rel_tol=1e-9)
+
+
+def _why_unknown(key: MetricKey, metrics: Metrics) -> str:
+    if key.metric.is_distribution:
+        return f"no request has a {key.metric.title} (it needs a streamed answer of several tokens)"
+    if key.metric.name == "goodput":
+        return "the SLA limits no latency of a single request (such as ttft p99), so none can be good or bad"
+    if not metrics.window_s > 0:
+        return "the measured window has no length"
+    return "the cell has no price"
+
+
+def _failures(metrics: Metrics) -> str:
+    if metrics.counts.failed == 0:
+        return ""
+    return f"{metrics.counts.failed:,} of {metrics.counts.ended:,} requests failed and count as never answered"
+
+
+def _short_of_samples(metrics: Metrics, threshold: Threshold, estimate: Estimate, needed: int) -> Check:
+    """FAIL where even ``needed`` samples, the missing ones all good, would miss the limit; else INCONCLUSIVE."""
+    key, have = threshold.key, estimate.samples
+    more = f"needs {needed - have:,} more samples ({have:,} of {needed:,})"
+    if threshold.comparator != "<=" or key.statistic == "mean":
+        return Check(threshold, estimate, Outcome.INCONCLUSIVE, more)
+    level = 1.0 if key.statistic == "max" else key.quantile or 0.0
+    allowed = needed - quantile_rank(needed, level)
+    beyond = metrics.exceedances(key, threshold.limit)
+    if beyond > allowed:
+        failed = f" ({metrics.counts.failed:,} requests failed)" if metrics.counts.failed else ""
+        note = f"{beyond:,} of {have:,} samples are beyond the limit{failed}; of {needed:,} no more than {allowed:,} may be"
+        return Check(threshold, estimate, Outcome.FAIL, note)
+    return Check(threshold, estimate, Outcome.INCONCLUSIVE, more)

@@ -1,0 +1,259 @@
+"""The engine: starts the workers, gives them one clock, gathers what they measured. Nothing it starts outlives it."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
+
+import numpy as np
+
+from pytest_llmperf.deploy.base import Endpoint
+from pytest_llmperf.errors import LoadError
+from pytest_llmperf.load.ctrl_c import CtrlC
+from pytest_llmperf.load.log import lost_log, merged_log
+from pytest_llmperf.load.messages import Done, Failed, Go, Inbox, Job, Message, Progress, Ready, Stop, send
+from pytest_llmperf.load.options import LoadOptions, LoadProgress
+from pytest_llmperf.load.plan import LoadPlan
+from pytest_llmperf.load.records import ClientHealth, LoadResult, RequestLog
+
+__all__ = ["LoadOptions", "LoadProgress", "run_load"]
+
+_HEAD_START_S = 0.05
+"""Between the word to start and the start: longer than a message takes to every worker."""
+_TICK_S = 0.5
+_KILL_AFTER_S = 5.0
+
+DEFAULT_OPTIONS = LoadOptions()
+
+OnProgress = Callable[[LoadProgress], None]
+
+
+def run_load(
+    plan: LoadPlan, endpoint: Endpoint, options: LoadOptions = DEFAULT_OPTIONS, on_progress: OnProgress | None = None
+) -> LoadResult:
+    """Drive a plan against an endpoint and return everything measured. Blocks until the last request has ended.
+
+    ``on_progress`` is called about twice a second. Ctrl-C ends the load, not the measurement: requests in flight are recorded
+    as cancelled and the result says ``interrupted``; the caller decides whether to raise ``KeyboardInterrupt`` again. A second
+    Ctrl-C raises it at once. A worker that dies interrupts the load as well; its own records are lost, and the arrivals it was
+    due to make (open loop) are recorded as cancelled with the error ``worker lost``.
+
+    Raises ``LoadError`` when no worker could start or none is left.
+    """
+    with _Crew(plan, endpoint, options) as crew:
+        crew.start()
+        crew.gather(on_progress)
+        return crew.result()
+
+
+class _Worker:
+    """One worker process and the two pipes to it."""
+
+    def __init__(self, index: int, errors: IO[bytes]) -> None:
+        self.index = index
+        self._errors = errors
+        root = str(Path(__file__).parents[2])
+        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        # -P: a file of the user's working directory must not shadow a module of the worker. A group of its own: no Ctrl-C.
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "pytest_llmperf.load.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env={**os.environ, "PYTHONPATH": path},
+            process_group=0,
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._to = self.process.stdin.fileno()
+        self.inbox = Inbox(self.process.stdout.fileno())
+        self.is_ready = False
+        self.progress = Progress(0, 0, 0, 0)
+        self.done: Done | None = None
+
+    def tell(self, message: Message) -> None:
+        """Send; a worker that is gone is noticed by the end of its output."""
+        try:
+            send(self._to, message)
+        except BrokenPipeError:
+            return
+
+    def fate(self) -> str:
+        """How it ended, with the last of what it said to its standard error."""
+        code = self.process.wait(_KILL_AFTER_S)
+        how = f"was killed by signal {-code}" if code < 0 else f"exited with status {code}"
+        self._errors.seek(0)
+        tail = self._errors.read().decode(errors="replace").strip().splitlines()[-15:]
+        return f"load worker {self.index} {how}" + ("".join(f"\n    {line}" for line in tail) if tail else "")
+
+    def end(self) -> None:
+        """Leave no process and no open pipe."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._errors.close()
+
+
+class _Crew:
+    """The workers of one load."""
+
+    def __init__(self, plan: LoadPlan, endpoint: Endpoint, options: LoadOptions) -> None:
+        if options.workers < 1:
+            raise LoadError(f"{options.workers} workers cannot drive a load: it takes 1 or more")
+        self._plan = plan
+        self._endpoint = endpoint
+        self._options = options
+        self._notes: list[str] = []
+        self._workers: list[_Worker] = []
+        self._selector = selectors.DefaultSelector()
+        self._start_s = self._started_at = 0.0
+        self._interrupted_s: float | None = None
+
+    def __enter__(self) -> _Crew:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.end()
+        self._selector.close()
+
+    def start(self) -> None:
+        """Start every worker, wait until all are ready, and give them the instant at which to begin."""
+        count = self._options.workers
+        if self._plan.users and self._plan.users < count:
+            count = self._plan.users
+            self._notes.append(f"{count} of {self._options.workers} workers used: there are no more users")
+        for index in range(count):
+            worker = _Worker(index, TemporaryFile())  # noqa: SIM115  (closed by _Worker.end)
+            self._workers.append(worker)
+            self._selector.register(worker.inbox.fd, selectors.EVENT_READ, worker)
+            worker.tell(Job(self._plan, self._endpoint, self._options, index, count))
+        while not all(worker.is_ready for worker in self._workers):
+            for worker, message in self._receive(None):
+                if message is None:
+                    raise LoadError(f"{worker.fate()} before the load began")
+        self._start_s = time.monotonic() + _HEAD_START_S
+        self._started_at = time.time() + (self._start_s - time.monotonic())
+        for worker in self._workers:
+            worker.tell(Go(self._start_s))
+
+    def gather(self, on_progress: OnProgress | None) -> None:
+        """Listen until every worker has reported or died; Ctrl-C makes them report early."""
+        told_s = time.monotonic()
+        with CtrlC() as ctrl_c:
+            self._selector.register(ctrl_c.fd, selectors.EVENT_READ)
+            while not all(worker.inbox.at_end for worker in self._workers):
+                for worker, message in self._receive(_TICK_S):
+                    if message is None and worker.done is None:
+                        self._notes.append(worker.fate())
+                        self._interrupt()
+                if ctrl_c.is_pressed:
+                    self._interrupt()
+                elif on_progress is not None and time.monotonic() - told_s >= _TICK_S:
+                    told_s = time.monotonic()
+                    on_progress(self._progress())
+            self._selector.unregister(ctrl_c.fd)
+
+    def _interrupt(self) -> None:
+        if self._interrupted_s is None:
+            self._interrupted_s = time.monotonic()
+            for worker in self._workers:
+                worker.tell(Stop())
+
+    def _receive(self, timeout_s: float | None) -> list[tuple[_Worker, Message | None]]:
+        """What has come from the workers; None for one whose output has ended. Raises ``LoadError`` for one that gave up."""
+        received: list[tuple[_Worker, Message | None]] = []
+        for key, _ in self._selector.select(timeout_s):
+            if key.data is None:
+                os.read(key.fd, 1)
+                continue
+            worker: _Worker = key.data
+            for message in worker.inbox.receive():
+                match message:
+                    case Ready():
+                        worker.is_ready = True
+                    case Progress():
+                        worker.progress = message
+                    case Done():
+                        worker.done = message
+                    case Failed(what):
+                        raise LoadError(what)
+                    case _:
+                        raise LoadError(f"load worker {worker.index} said {type(message).__name__} out of turn")
+                received.append((worker, message))
+            if worker.inbox.at_end:
+                self._selector.unregister(worker.inbox.fd)
+                received.append((worker, None))
+        return received
+
+    def _progress(self) -> LoadProgress:
+        elapsed_s = max(0.0, time.monotonic() - self._start_s)
+        seen = [worker.progress for worker in self._workers]
+        return LoadProgress(
+            elapsed_s=elapsed_s,
+            duration_s=self._plan.window_end_s,
+            warming_up=elapsed_s < self._plan.window_start_s,
+            in_flight=sum(p.in_flight for p in seen),
+            finished=sum(p.finished for p in seen),
+            failed=sum(p.failed for p in seen),
+            output_tokens=sum(p.reads for p in seen),
+        )
+
+    def result(self) -> LoadResult:
+        """Everything measured, merged."""
+        reports = [worker.done for worker in self._workers if worker.done is not None]
+        if not reports:
+            raise LoadError("no load worker is left: " + "; ".join(self._notes), hint="Nothing that was measured is left.")
+        stopped = [done.stopped_s - self._start_s for done in reports if done.stopped_s is not None]
+        interrupted = self._interrupted_s is not None
+        ended_s = max(stopped) if stopped else None
+        lost = [
+            _lost(self._plan, worker.index, len(self._workers), ended_s)
+            for worker in self._workers
+            if worker.done is None and self._plan.open_loop
+        ]
+        log = merged_log([*(done.log for done in reports), *lost])
+        end_s = _window_end_s(self._plan, log, ended_s)
+        notes = dict.fromkeys(note for done in reports for note in done.notes)
+        if self._plan.workload.api == "chat" and self._plan.workload.prompt == "token_ids":
+            notes["chat prompts are text of about a word a token: the server's usage says how many tokens they were"] = None
+        health = ClientHealth(
+            workers=tuple(done.health for done in reports),
+            planned_requests=len(log),
+            sent_requests=int(np.count_nonzero(~np.isnan(log.sent_s))),
+            notes=(*self._notes, *notes),
+        )
+        return LoadResult(log, health, self._started_at, self._plan.window_start_s, end_s, interrupted)
+
+
+def _lost(plan: LoadPlan, worker: int, workers: int, ended_s: float | None) -> RequestLog:
+    """The rows of a worker that died: what it was due to make until the load ended."""
+    until_s = ended_s if ended_s is not None else plan.window_end_s or 0.0
+    due = [
+        session
+        for sessions in (plan.warmup_sessions(worker, workers), plan.sessions(worker, workers))
+        for session in sessions
+        if session.arrival_s is not None and session.arrival_s <= until_s
+    ]
+    return lost_log(due, worker=worker, ended_s=until_s)
+
+
+def _window_end_s(plan: LoadPlan, log: RequestLog, stopped_s: float | None) -> float:
+    """Where counting ends: as planned; where the load was stopped; where a bounded closed loop had its last answer."""
+    end_s = plan.window_end_s
+    if stopped_s is not None:
+        end_s = stopped_s if end_s is None else min(stopped_s, end_s)
+    elif not plan.open_loop and plan.max_sessions is not None and len(log):
+        last_s = float(np.max(log.end_s))
+        end_s = last_s if end_s is None else min(last_s, end_s)
+    return max(plan.window_start_s, end_s if end_s is not None else plan.window_start_s)

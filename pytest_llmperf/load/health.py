@@ -1,0 +1,40 @@
+"""What a load generator says of itself: how late it was, how long its loop was held up, what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pytest_llmperf.load.exchange import Exchange
+from pytest_llmperf.load.records import WorkerHealth
+
+
+def worker_health(
+    worker: int, exchanges: Sequence[Exchange], loop_lags_s: Sequence[float], cpu_share: float, connect_failures: int
+) -> WorkerHealth:
+    """Lateness is of the measured requests (of the warm-up's where there are no others); 0 where nothing was observed.
+
+    It counts from the scheduled instant to the one at which the request was sent or, when it needed a fresh connection,
+    at which connecting began: how long the network takes to connect is in TTFT and E2E, but is no fault of the client.
+    """
+    counted = [x for x in exchanges if not x.warmup] or list(exchanges)
+    begun = np.array([x.begun_s for x in counted])
+    sent = np.array([x.sent_s if x.connected_s == x.begun_s else x.begun_s for x in counted])
+    late = np.maximum(np.where(np.isnan(sent), begun, sent) - np.array([x.scheduled_s for x in counted]), 0.0)
+    lags = np.asarray(loop_lags_s, dtype=np.float64)
+    return WorkerHealth(
+        worker=worker,
+        requests=len(exchanges),
+        lateness_p50_s=_quantile(late, 0.5),
+        lateness_p99_s=_quantile(late, 0.99),
+        lateness_max_s=_quantile(late, 1.0),
+        loop_lag_p99_s=_quantile(lags, 0.99),
+        loop_lag_max_s=_quantile(lags, 1.0),
+        cpu_share=cpu_share,
+        connect_failures=connect_failures,
+    )
+
+
+def _quantile(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], q: float) -> float:
+    return float(np.quantile(values, q)) if len(values) else 0.0

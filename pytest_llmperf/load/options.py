@@ -1,0 +1,35 @@
+"""What a caller may say about how a load is driven, and hears while it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How to drive a plan. A request's total time is bounded by the workload's ``timeout``, from the moment it was begun."""
+
+    workers: int = 1
+    """Processes; the plan is the same whatever their number."""
+    connect_timeout_s: float = 5.0
+    idle_timeout_s: float | None = None
+    """The longest silence between two reads of a body; None leaves that to the total timeout."""
+    drain_timeout_s: float | None = None
+    """How long requests in flight at the window's end are awaited (they are finished and counted); those left then are
+    cancelled. None awaits each to its own timeout."""
+    failure_pause_s: float = 0.1
+    """The least a closed-loop user waits after a request that failed."""
+
+
+@dataclass(frozen=True)
+class LoadProgress:
+    """How far a load is. ``duration_s`` includes the warm-up; None for a closed loop that ends by count."""
+
+    elapsed_s: float
+    duration_s: float | None
+    warming_up: bool
+    in_flight: int
+    finished: int
+    failed: int
+    output_tokens: int
+    """Reads so far: about one a streamed token."""

@@ -1,0 +1,136 @@
+"""One load process: ``python -m pytest_llmperf.load.worker``, spoken to over its standard input and output.
+
+It ends with its parent, however that ends: the end of its input means that the parent is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import resource
+import signal
+import sys
+from time import monotonic, process_time
+
+from pytest_llmperf.errors import LlmperfError
+from pytest_llmperf.load.driver import Driver, Share
+from pytest_llmperf.load.exchange import Tape
+from pytest_llmperf.load.health import worker_health
+from pytest_llmperf.load.log import log_of
+from pytest_llmperf.load.messages import Done, Failed, Go, Inbox, Job, Progress, Ready, Stop, send
+from pytest_llmperf.load.pool import resolve
+from pytest_llmperf.load.prompts import request_writer
+
+_PROGRESS_S = 0.5
+_PARENT_GONE = 1
+
+
+def main() -> int:
+    """Serve one job. The exit status is 0 when the job was reported on, 1 when the parent went away."""
+    # A terminal's Ctrl-C reaches every process of its group; whether to stop is the parent's to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Whatever a library prints must not end up between two messages.
+    out = os.dup(1)
+    os.dup2(2, 1)
+    inbox = Inbox(0)
+    job = inbox.wait()
+    if not isinstance(job, Job):
+        return _PARENT_GONE
+    try:
+        return _serve(job, inbox, out)
+    except BrokenPipeError:
+        return _PARENT_GONE
+    except LlmperfError as error:
+        send(out, Failed(str(error)))
+        return 0
+
+
+def _serve(job: Job, inbox: Inbox, out: int) -> int:
+    _raise_open_files()
+    loop, notes = _event_loop()
+    tape = Tape()
+    try:
+        done = loop.run_until_complete(_drive(job, inbox, out, tape, notes))
+    finally:
+        loop.close()
+        tape.close()
+    if done is None:
+        return _PARENT_GONE
+    send(out, done)
+    return 0
+
+
+async def _drive(job: Job, inbox: Inbox, out: int, tape: Tape, notes: tuple[str, ...]) -> Done | None:
+    plan = job.plan
+    writer = request_writer(plan.workload, job.endpoint, plan.seed)
+    driver = Driver(plan, Share(job.worker, job.workers), job.options, writer, resolve(job.endpoint.base_url), tape)
+    driver.prepare()
+    send(out, Ready())
+    go = inbox.wait()
+    if not isinstance(go, Go):
+        return None
+    # From here on nothing may stop the process for longer than a read takes: what exists now is never collected.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(inbox.fd, _listen, inbox, driver)
+    telling = loop.create_task(_tell(driver, out))
+    cpu_s, began_s = process_time(), monotonic()
+    await driver.drive(go.start_s)
+    cpu_share = (process_time() - cpu_s) / (monotonic() - began_s)
+    telling.cancel()
+    loop.remove_reader(inbox.fd)
+    if not driver.is_precise:
+        notes = (*notes, "arrivals are timed to a millisecond: this platform has no timerfd")
+    log = log_of(
+        driver.exchanges,
+        tape.read,
+        start_s=go.start_s,
+        worker=job.worker,
+        api=plan.workload.api,
+        stream=plan.workload.stream,
+    )
+    health = worker_health(job.worker, driver.exchanges, driver.loop_lags_s, cpu_share, driver.connect_failures)
+    return Done(log, health, driver.stopped_s, notes)
+
+
+def _listen(inbox: Inbox, driver: Driver) -> None:
+    for message in inbox.receive():
+        if isinstance(message, Stop):
+            driver.stop()
+    if inbox.at_end:
+        # Nobody is left to report to; the load must not go on.
+        os._exit(_PARENT_GONE)
+
+
+async def _tell(driver: Driver, out: int) -> None:
+    while True:
+        await asyncio.sleep(_PROGRESS_S)
+        counts = driver.counts()
+        send(out, Progress(counts.in_flight, counts.finished, counts.failed, counts.reads))
+
+
+def _event_loop() -> tuple[asyncio.AbstractEventLoop, tuple[str, ...]]:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop(), ("uvloop is not available: asyncio's own loop was used",)
+    return uvloop.new_event_loop(), ()
+
+
+def _raise_open_files() -> None:
+    """An open loop opens as many connections as it needs; the usual limit of 1,024 is for interactive programs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2**20 if hard == resource.RLIM_INFINITY else hard
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (ValueError, OSError):
+            # macOS refuses what its kernel cannot give; connections past the old limit fail and say so.
+            return
+
+
+if __name__ == "__main__":
+    sys.exit(main())

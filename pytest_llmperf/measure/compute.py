@@ -1,0 +1,174 @@
+"""A load's log -> the registry's metrics.
+
+Counted are the requests scheduled within the measured window that are no warm-up and were not cancelled when the load ended.
+Latencies run from the scheduled start, so that a client or server that falls behind cannot hide it; ``service_*`` from the
+sending. A counted request that failed is an error, and +inf in every latency's quantiles.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pytest_llmperf.load.records import Outcome
+from pytest_llmperf.measure.distribution import Distribution
+from pytest_llmperf.measure.interval import proportion_interval
+from pytest_llmperf.measure.latencies import PER_REQUEST, inter_token_latencies, request_latencies
+from pytest_llmperf.measure.run import UNKNOWN, Estimate
+from pytest_llmperf.measure.throughput import throughput
+from pytest_llmperf.metrics import METRICS, MetricKey, metric_key
+
+if TYPE_CHECKING:
+    from pytest_llmperf.load.records import Floats, LoadResult, RequestLog
+
+STATISTICS = ("p50", "p90", "p95", "p99", "mean", "max")
+"""What every document holds of a distribution."""
+
+
+def standard_keys() -> tuple[MetricKey, ...]:
+    """The keys of ``Metrics.standard``, in the registry's order."""
+    return tuple(
+        metric_key(metric.name, statistic)
+        for metric in METRICS.values()
+        for statistic in (STATISTICS if metric.is_distribution else (None,))
+    )
+
+
+@dataclass(frozen=True)
+class RequestCounts:
+    """Requests by what became of them; ``total`` = ok + failed + cancelled, and ``warmup`` ones are in none of the others."""
+
+    total: int
+    ok: int
+    failed: int
+    cancelled: int
+    warmup: int
+
+    @property
+    def ended(self) -> int:
+        """The requests that count: those that ended, well or not."""
+        return self.ok + self.failed
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Everything measured of one run. ``estimate`` answers for any key of the registry; nothing is recomputed from the log.
+
+    ``latencies`` holds the metrics of ``PER_REQUEST``, each of shape (counts.ended,): +inf for a failed request, nan where an
+    answered one has no such latency. ``distributions`` is by metric name; ``scalars`` by metric name, without ``goodput``.
+    """
+
+    counts: RequestCounts
+    errors: dict[str, int]
+    """Failed requests by class of error, the most frequent first."""
+    window_s: float
+    latencies: Mapping[str, Floats]
+    distributions: Mapping[str, Distribution]
+    scalars: Mapping[str, Estimate]
+
+    def estimate(self, key: MetricKey) -> Estimate:
+        """The value of a metric with its interval; unknown (nan, 0 samples) where the run has none.
+
+        ``goodput`` depends on limits: ask ``goodput()`` for it, here it is unknown.
+        """
+        if key.metric.is_distribution:
+            return self.distributions[key.metric.name].estimate(key)
+        return self.scalars.get(key.metric.name, UNKNOWN)
+
+    def exceedances(self, key: MetricKey, limit: float) -> int:
+        """How many samples of a distribution lie beyond ``limit`` (seconds), failures included."""
+        return self.distributions[key.metric.name].exceedances(limit)
+
+    def goodput(self, limits: Mapping[str, float]) -> Estimate:
+        """The fraction of ended requests that ended well and met every per-request limit (metric name -> seconds).
+
+        A latency that a request does not have (TPOT of one token) cannot break its limit. Unknown without limits or requests.
+        """
+        if not limits or self.counts.ended == 0:
+            return UNKNOWN
+        broken = np.zeros(self.counts.ended, np.bool_)
+        for name, limit in limits.items():
+            broken |= self.latencies[name] > limit
+        return _proportion(int(np.count_nonzero(~broken)), self.counts.ended)
+
+    def standard(self) -> dict[str, Estimate]:
+        """The estimates every document holds, by key name: each distribution's ``STATISTICS``, and the scalars."""
+        return {key.name: self.estimate(key) for key in standard_keys()}
+
+
+def measure(result: LoadResult, *, price_per_hour: float | None) -> Metrics:
+    """Compute a run's metrics. ``price_per_hour`` (US dollars, all the cell's accelerators) prices its tokens; None: unknown."""
+    log = result.log
+    mine = ~log.warmup & (log.scheduled_s >= result.window_start_s) & (log.scheduled_s <= result.window_end_s)
+    ok = mine & (log.outcome == Outcome.OK)
+    cancelled = mine & (log.outcome == Outcome.CANCELLED)
+    failed = mine & ~ok & ~cancelled
+    counts = RequestCounts(*(int(np.count_nonzero(mask)) for mask in (mine, ok, failed, cancelled, log.warmup)))
+    latencies = _latencies(log, ok, failed)
+    return Metrics(
+        counts=counts,
+        errors=_errors(log, failed),
+        window_s=result.window_end_s - result.window_start_s,
+        latencies=latencies,
+        distributions=_distributions(log, latencies, ok, counts.failed),
+        scalars=_scalars(result, counts, price_per_hour),
+    )
+
+
+def _latencies(log: RequestLog, ok: NDArray[np.bool_], failed: NDArray[np.bool_]) -> dict[str, Floats]:
+    ended = ok | failed
+    return {name: np.where(failed, math.inf, values)[ended] for name, values in request_latencies(log).items()}
+
+
+def _distributions(
+    log: RequestLog, latencies: Mapping[str, Floats], ok: NDArray[np.bool_], failures: int
+) -> dict[str, Distribution]:
+    found = {name: _distribution(latencies[name][np.isfinite(latencies[name])], failures, ok) for name in PER_REQUEST}
+    gaps, requests = inter_token_latencies(log, ok)
+    # A failed request counts as one gap that never ended.
+    found["itl"] = _distribution(gaps, failures, ok, independent=requests + failures)
+    return found
+
+
+def _distribution(values: Floats, failures: int, ok: NDArray[np.bool_], independent: int | None = None) -> Distribution:
+    """Without a single value although requests ended well, the metric does not exist for this load: failures are not it."""
+    if len(values) == 0 and ok.any():
+        return Distribution(values)
+    return Distribution(values, failures, independent)
+
+
+def _errors(log: RequestLog, failed: NDArray[np.bool_]) -> dict[str, int]:
+    rows = np.flatnonzero(failed).tolist()
+    names = Counter(log.error[i] or Outcome(int(log.outcome[i])).name.lower().replace("_", " ") for i in rows)
+    return dict(names.most_common())
+
+
+def _proportion(hits: int, trials: int) -> Estimate:
+    return Estimate(hits / trials, *proportion_interval(hits, trials), trials) if trials else UNKNOWN
+
+
+def _scalars(result: LoadResult, counts: RequestCounts, price_per_hour: float | None) -> dict[str, Estimate]:
+    def without_interval(value: float) -> Estimate:
+        return Estimate(value, math.nan, math.nan, counts.ended)
+
+    flow = throughput(result)
+    return {
+        "error_rate": _proportion(counts.failed, counts.ended),
+        "request_rate": without_interval(flow.requests_per_s),
+        "output_tokens_per_s": without_interval(flow.output_tokens_per_s),
+        "total_tokens_per_s": without_interval(flow.total_tokens_per_s),
+        "cost_per_mtok": without_interval(_cost_per_mtok(price_per_hour, flow.output_tokens_per_s)),
+    }
+
+
+def _cost_per_mtok(price_per_hour: float | None, tokens_per_s: float) -> float:
+    if price_per_hour is None or math.isnan(tokens_per_s):
+        return math.nan
+    # Money that buys no token buys them at an infinite price.
+    return price_per_hour / (tokens_per_s * 3600) * 1e6 if tokens_per_s > 0 else math.inf

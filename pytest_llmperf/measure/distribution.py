@@ -1,0 +1,84 @@
+"""The values of one latency over a run, failures included, and the statistics of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_llmperf.measure.interval import mean_interval, quantile_interval_ranks, quantile_rank
+from pytest_llmperf.measure.run import UNKNOWN, Estimate
+
+if TYPE_CHECKING:
+    from pytest_llmperf.load.records import Floats
+    from pytest_llmperf.metrics import MetricKey
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Latencies in seconds: ``values`` (shape (k,), any order, finite) of requests that ended well, and ``failures``.
+
+    A failed request never answered within any limit, so quantiles take it for +inf: a server does not get faster by refusing.
+    Mean, max and min are over ``values``, and +inf where every request failed. ``independent`` is the number of independent
+    observations where that is fewer than the values (the gaps of one response go together); None: each value is one.
+    """
+
+    values: Floats
+    failures: int = 0
+    independent: int | None = None
+
+    @cached_property
+    def _ordered(self) -> Floats:
+        return np.sort(self.values)
+
+    @property
+    def total(self) -> int:
+        """Values and failures."""
+        return len(self.values) + self.failures
+
+    @property
+    def samples(self) -> int:
+        """Independent observations."""
+        return self.total if self.independent is None else self.independent
+
+    def estimate(self, key: MetricKey) -> Estimate:
+        """The statistic the key asks for (``p99``, ``mean``, ``max``, ``min``), with its interval."""
+        if self.total == 0:
+            return UNKNOWN
+        if key.quantile is not None:
+            return self._quantile(key.quantile)
+        return self._moment(key.statistic or "mean")
+
+    def exceedances(self, limit: float) -> int:
+        """How many independent observations lie beyond ``limit``, failures included; rounded down where values are clustered."""
+        beyond = self.total - int(np.searchsorted(self._ordered, limit, side="right"))
+        return beyond if self.independent is None else beyond * self.samples // max(1, self.total)
+
+    def _at(self, rank: int) -> float:
+        """The order statistic of a 1-based rank: +inf among the failures and past the end, 0 (no latency is less) before it."""
+        if rank < 1:
+            return 0.0
+        return float(self._ordered[rank - 1]) if rank <= len(self.values) else math.inf
+
+    def _quantile(self, quantile: float) -> Estimate:
+        low, high = quantile_interval_ranks(self.samples, quantile)
+        # Ranks among independent observations, spread over all values (Woodruff 1952, with one observation a cluster).
+        per_observation = self.total / self.samples
+        top = math.ceil(high * per_observation) if high <= self.samples else self.total + 1
+        bottom = math.floor(low * per_observation)
+        value = self._at(quantile_rank(self.total, quantile))
+        return Estimate(value, self._at(bottom), self._at(top), self.samples)
+
+    def _moment(self, statistic: str) -> Estimate:
+        if len(self.values) == 0:
+            return Estimate(math.inf, math.nan, math.nan, self.samples)
+        if statistic != "mean":
+            extreme = self.values.max() if statistic == "max" else self.values.min()
+            return Estimate(float(extreme), math.nan, math.nan, self.samples)
+        mean = float(self.values.mean())
+        if self.independent is not None or len(self.values) < 2:
+            return Estimate(mean, math.nan, math.nan, self.samples)
+        return Estimate(mean, *mean_interval(mean, float(self.values.std(ddof=1)), len(self.values)), self.samples)

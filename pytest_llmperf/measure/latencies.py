@@ -1,0 +1,52 @@
+"""Times in a log -> latencies, one a request (or one a gap), in seconds. Vectorised; nan where there is no such latency."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from pytest_llmperf.load.records import Floats, RequestLog
+
+PER_REQUEST = ("ttft", "tpot", "e2e", "service_ttft", "service_e2e")
+"""The latencies that have one value a request."""
+
+
+def answered_s(log: RequestLog) -> Floats:
+    """When the answer was complete, shape (n,): the last token, or the end of the body where no token was seen arriving."""
+    return np.where(np.isnan(log.last_token_s), log.end_s, log.last_token_s)
+
+
+def request_latencies(log: RequestLog) -> dict[str, Floats]:
+    """The metrics of ``PER_REQUEST``, each of shape (n,), whatever the request's outcome.
+
+    TTFT is nan without a token seen arriving (not streamed, or no token at all), TPOT below two tokens.
+    """
+    answered = answered_s(log)
+    later_tokens = np.where(log.output_tokens >= 2, log.output_tokens - 1, 1)
+    return {
+        "ttft": log.first_token_s - log.scheduled_s,
+        "tpot": np.where(log.output_tokens >= 2, (log.last_token_s - log.first_token_s) / later_tokens, np.nan),
+        "e2e": answered - log.scheduled_s,
+        "service_ttft": log.first_token_s - log.sent_s,
+        "service_e2e": answered - log.sent_s,
+    }
+
+
+def inter_token_latencies(log: RequestLog, of: NDArray[np.bool_]) -> tuple[Floats, int]:
+    """The gaps between the chunks of the requests that ``of`` (shape (n,)) selects, and how many requests they come from.
+
+    A gap is divided by the tokens of its later chunk: three tokens that arrive together after 30 ms came at 10 ms a token.
+    """
+    chunks = np.diff(log.chunk_start)
+    if len(log.chunk_s) < 2:
+        return np.empty(0), 0
+    gaps = np.diff(log.chunk_s)
+    gaps /= np.maximum(log.chunk_tokens[1:], 1)
+    within = np.repeat(of, chunks)[1:]
+    # Gap j lies before chunk j + 1: the one before a request's first chunk belongs to nobody.
+    firsts = log.chunk_start[:-1]
+    within[firsts[(firsts > 0) & (firsts < len(log.chunk_s))] - 1] = False
+    return gaps[within], int(np.count_nonzero(of & (chunks >= 2)))

@@ -1,0 +1,69 @@
+"""One execution of a load against a deployment, and everything that was measured."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_llmperf.deploy.base import DeploymentInfo
+    from pytest_llmperf.experiment.records import Cell, Workload
+    from pytest_llmperf.load.records import LoadResult
+    from pytest_llmperf.measure.compute import Metrics
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measured value in its metric's base unit, with its 95 % interval.
+
+    ``value`` is nan where nothing was measured, +inf where so many requests failed that the statistic falls on one of them.
+    ``low`` and ``high`` are nan where no interval is known; ``high`` is +inf where the samples set no upper bound.
+    ``samples`` counts the independent observations behind it: requests (also for ITL, whose gaps within a request go together).
+    """
+
+    value: float
+    low: float
+    high: float
+    samples: int
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is a value at all (+inf is one)."""
+        return not math.isnan(self.value)
+
+
+UNKNOWN = Estimate(math.nan, math.nan, math.nan, 0)
+"""What was never measured: no request counted, or the metric does not exist for them (TTFT without streaming)."""
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What was run: enough to name it, to find it again and to repeat it."""
+
+    run_id: str
+    """Unique, and fit to be a directory's name."""
+    cell: Cell
+    workload: Workload
+    profile: str
+    """``str()`` of the load profile: ``poisson 4/s``."""
+    seed: int
+    node_id: str
+    """The test that made the run."""
+    simulated: bool
+    duration_s: float
+    """How long arrivals were planned to last, without the warm-up; what happened is in the result's window."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run: what was asked (``identity``), what answered (``deployment``), what happened (``result``), what it means.
+
+    ``invalid`` holds the reasons not to trust the measurement (``measure.trust``); empty when it can be trusted.
+    """
+
+    identity: RunIdentity
+    deployment: DeploymentInfo
+    result: LoadResult
+    metrics: Metrics
+    invalid: tuple[str, ...] = ()

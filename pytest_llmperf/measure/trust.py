@@ -1,0 +1,68 @@
+"""Whether the load generator did what it was to do. A client that fell behind measured itself, not the server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_llmperf.units import format_duration, format_fraction
+
+if TYPE_CHECKING:
+    from pytest_llmperf.load.records import ClientHealth, WorkerHealth
+
+_MORE_WORKERS = "use more workers (--llmperf-workers) or make the load from inside the cluster"
+
+
+@dataclass(frozen=True)
+class TrustLimits:
+    """Up to where a client is trusted. Each default is an order of magnitude above what an idle machine shows.
+
+    ``lateness_p99_s`` and ``loop_lag_p99_s`` are errors that every latency may carry: choose them well below the tightest
+    limit of an SLA. Above ``cpu_share`` a worker's core is full and its times are those of a queue in the client.
+    """
+
+    lateness_p99_s: float = 0.010
+    """How late the slowest 1 % of a worker's requests may be sent."""
+    loop_lag_p99_s: float = 0.010
+    """How late a worker's event loop may see what arrived."""
+    cpu_share: float = 0.95
+    """CPU seconds per second of one worker (one core is 1.0)."""
+    sent_share: float = 0.98
+    """Requests sent / requests planned, at least."""
+
+
+def distrust(health: ClientHealth, limits: TrustLimits) -> tuple[str, ...]:
+    """The reasons not to trust a measurement, each one with what to do; empty when there is none."""
+    reasons = [reason for worker in health.workers if worker.requests > 0 for reason in _worker(worker, limits)]
+    return (*reasons, *_plan(health, limits))
+
+
+def _worker(worker: WorkerHealth, limits: TrustLimits) -> Iterator[str]:
+    # "Not within" instead of "beyond": a health that is nan proves nothing, so it does not pass.
+    if not worker.lateness_p99_s <= limits.lateness_p99_s:
+        yield (
+            f"worker {worker.worker} sent its requests late: p99 {format_duration(worker.lateness_p99_s)} after schedule "
+            f"(limit {format_duration(limits.lateness_p99_s)}, worst {format_duration(worker.lateness_max_s)}); {_MORE_WORKERS}"
+        )
+    if not worker.loop_lag_p99_s <= limits.loop_lag_p99_s:
+        yield (
+            f"worker {worker.worker} read its answers late: its event loop lagged p99 {format_duration(worker.loop_lag_p99_s)} "
+            f"(limit {format_duration(limits.loop_lag_p99_s)}, worst {format_duration(worker.loop_lag_max_s)}); {_MORE_WORKERS}"
+        )
+    if not worker.cpu_share <= limits.cpu_share:
+        yield (
+            f"worker {worker.worker} used {format_fraction(worker.cpu_share)} of a CPU core "
+            f"(limit {format_fraction(limits.cpu_share)}); {_MORE_WORKERS}"
+        )
+
+
+def _plan(health: ClientHealth, limits: TrustLimits) -> Iterator[str]:
+    planned, sent = health.planned_requests, health.sent_requests
+    if planned > 0 and sent < limits.sent_share * planned:
+        yield (
+            f"the client sent {sent:,} of {planned:,} planned requests ({format_fraction(sent / planned)}, at least "
+            f"{format_fraction(limits.sent_share)} is needed); lower the rate, or {_MORE_WORKERS}"
+        )
+    if planned > 0 and not health.workers:
+        yield f"no worker reported on the {planned:,} planned requests; look for workers that died in the log"

@@ -1,0 +1,146 @@
+"""From the matrix to parameters, from the marker to a workload and an SLA, and the order in which tests run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import yaml
+
+from pytest_llmperf.errors import ConfigError, Where, nearest
+from pytest_llmperf.experiment.catalog import Catalog
+from pytest_llmperf.experiment.fit import fits
+from pytest_llmperf.experiment.records import Cell, Hardware, NamedProfile, Workload
+from pytest_llmperf.experiment.sla import Sla, SlaKeyError, parse_sla
+
+MARKER = "llmperf"
+MARKER_KEYS = ("workload", "sla", "profile")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a test's marker asks for. ``where`` is the test, for errors."""
+
+    workload: str | None
+    sla: str | Mapping[str, object] | None
+    profile: str | None
+    where: Where
+
+
+def cell_parameters(cells: Sequence[Cell]) -> list[Any]:
+    """One pytest parameter a cell: kept on one xdist worker, skipped with the reason where the model cannot fit."""
+    parameters = []
+    for cell in cells:
+        fit = fits(cell)
+        marks = [pytest.mark.xdist_group(cell.id)]
+        if not fit.ok:
+            marks.append(pytest.mark.skip(reason=f"{cell.id}: {fit.reason}"))
+        parameters.append(pytest.param(cell, id=cell.id, marks=marks))
+    return parameters
+
+
+def request_of(definition: pytest.Item) -> Request:
+    """The nearest ``llmperf`` markers of a test, merged: the function's keys before the class's before the module's.
+
+    Raises ``ConfigError`` for an unknown key or a positional argument.
+    """
+    path, line, _ = definition.location
+    where = Where(file=path, line=(line or 0) + 1, key=f"marker {MARKER}")
+    asked: dict[str, Any] = {}
+    for mark in definition.iter_markers(MARKER):
+        if mark.args:
+            raise ConfigError(
+                f"takes keywords only, not {mark.args[0]!r}", where=where, hint=f"Write llmperf(workload={mark.args[0]!r})."
+            )
+        for key, value in mark.kwargs.items():
+            if key not in MARKER_KEYS:
+                close = nearest(key, MARKER_KEYS)
+                meant = f"Did you mean {close!r}? " if close else ""
+                raise ConfigError(f"unknown keyword {key!r}", where=where, hint=f"{meant}Known: {', '.join(MARKER_KEYS)}.")
+            asked.setdefault(key, value)
+    return Request(asked.get("workload"), asked.get("sla"), asked.get("profile"), where)
+
+
+def workload_of(request: Request, catalog: Catalog) -> Workload:
+    """The marker's workload. Raises ``ConfigError`` when it is unknown, or none is named."""
+    if request.workload is None:
+        raise ConfigError(
+            "names no workload", where=request.where, hint='Mark the test: @pytest.mark.llmperf(workload="interactive-chat").'
+        )
+    return catalog.workload_named(request.workload, request.where)
+
+
+def sla_of(request: Request, catalog: Catalog, workload: Workload | None, override: str | None) -> Sla:
+    """``--llmperf-sla`` before the marker's SLA (a name or a mapping) before the workload's. Raises ``ConfigError``."""
+    if override is not None:
+        return _inline_sla(override)
+    if isinstance(request.sla, str):
+        return catalog.sla_named(request.sla, request.where)
+    if request.sla is not None:
+        return _parsed("inline", request.sla, request.where)
+    if workload is None:
+        raise ConfigError("names neither an SLA nor a workload", where=request.where)
+    return catalog.sla_for(workload)
+
+
+def profile_of(request: Request, catalog: Catalog, hardware: Hardware | None = None) -> NamedProfile:
+    """The marker's load profile before the workload's, as it is on ``hardware``. Raises ``ConfigError``."""
+    if request.profile is not None:
+        profile = catalog.profile_named(request.profile, request.where)
+    else:
+        profile = catalog.profile_for(workload_of(request, catalog))
+    return profile.on(hardware) if hardware is not None else profile
+
+
+def _inline_sla(text: str) -> Sla:
+    where = Where(option="--llmperf-sla")
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not YAML: {text!r}", where=where, hint=str(error).splitlines()[0]) from None
+    return _parsed("command line", document, where)
+
+
+def _parsed(name: str, document: Any, where: Where) -> Sla:
+    try:
+        return parse_sla(name, document)
+    except SlaKeyError as error:
+        place = ".".join((*([where.key] if where.key else []), *error.path)) or None
+        raise ConfigError(
+            str(error), where=Where(where.file, where.line, None if where.option else place, where.option)
+        ) from None
+
+
+def check_requests(items: Iterable[pytest.Item], catalog: Catalog, override: str | None) -> None:
+    """Resolve every test's marker once, so that a typo ends the session before anything is deployed. Raises ``ConfigError``."""
+    seen = set()
+    for item in items:
+        names = getattr(item, "fixturenames", ())
+        key = item.nodeid.partition("[")[0]
+        if key in seen or not {"load", "sla", "workload", "profile"}.intersection(names):
+            continue
+        seen.add(key)
+        request = request_of(item)
+        workload = workload_of(request, catalog) if request.workload is not None or "load" in names else None
+        if "sla" in names:
+            sla_of(request, catalog, workload, override)
+        if "profile" in names:
+            profile_of(request, catalog)
+
+
+def cell_of(item: pytest.Item | None) -> Cell | None:
+    """The cell a test runs in, or None for tests that have none."""
+    callspec = getattr(item, "callspec", None)
+    cell = callspec.params.get("cell") if callspec is not None else None
+    return cell if isinstance(cell, Cell) else None
+
+
+def grouped_by_cell(items: Sequence[pytest.Item]) -> list[pytest.Item]:
+    """The tests in their order, but each cell's together: a deployment is stood up once and torn down after the last."""
+    groups: dict[str | None, list[pytest.Item]] = {}
+    for item in items:
+        cell = cell_of(item)
+        groups.setdefault(cell.id if cell else None, []).append(item)
+    return [item for group in groups.values() for item in group]

@@ -1,0 +1,149 @@
+"""The pytest hooks. Each is thin: it calls a function that a unit test calls too. Imports are lazy: ``--help`` pays nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llmperf.errors import ConfigError, LlmperfError
+from pytest_llmperf.plugin.options import add_options, settings_of
+
+if TYPE_CHECKING:
+    from _pytest.terminal import TerminalReporter
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options."""
+    add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Check the options, before anything else is done."""
+    config.addinivalue_line("markers", "llmperf(workload=NAME, sla=NAME or {…}): what is asked of the cell, and what must hold")
+    try:
+        settings_of(config)
+    except ConfigError as error:
+        raise pytest.UsageError(f"llmperf: {error}") from None
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Make the fixtures known, and the places where results gather."""
+    from pytest_llmperf.plugin import fixtures
+    from pytest_llmperf.plugin.load import Recorder
+    from pytest_llmperf.plugin.results import COLLECTED, RECORDER, Collected
+
+    config = session.config
+    config.stash[COLLECTED] = Collected()
+    config.stash[RECORDER] = Recorder(settings_of(config).storage)
+    config.pluginmanager.register(config.stash[COLLECTED], "llmperf-results")
+    config.pluginmanager.register(fixtures, "llmperf-fixtures")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell each xdist worker how tests are distributed; a worker cannot see it by itself."""
+    node.workerinput["llmperf_dist"] = node.config.getoption("dist", "no")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep each cell on one worker."""
+    if config.getoption("dist", "no") != "loadgroup":
+        return None
+    from pytest_llmperf.plugin.xdist import scheduler
+
+    return scheduler(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Hear what a worker found wrong."""
+    from pytest_llmperf.plugin.results import TROUBLE
+    from pytest_llmperf.plugin.xdist import problem_of
+
+    if (problem := problem_of(node)) is not None:
+        node.config.stash[TROUBLE] = problem
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run every test that asks for a ``cell`` once for each cell of the matrix."""
+    if "cell" in metafunc.fixturenames:
+        from pytest_llmperf.plugin.start import cell_parameters
+
+        metafunc.parametrize("cell", cell_parameters(metafunc.config), indirect=True, scope="session")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Check what was selected and put each cell's tests together. A mistake ends the session as a usage error."""
+    from pytest_llmperf.plugin.start import prepare
+
+    try:
+        prepare(config, items)
+    except ConfigError as error:
+        refuse(config, items, error)
+
+
+def refuse(config: pytest.Config, items: list[pytest.Item], error: ConfigError) -> None:
+    """End the session before a test runs: from here, or from the controller that an xdist worker tells."""
+    if not hasattr(config, "workerinput"):
+        raise pytest.UsageError(f"llmperf: {error}") from None
+    from pytest_llmperf.plugin.xdist import tell_controller
+
+    tell_controller(config, str(error))
+    items.clear()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Take a cell's deployment down as soon as its last test has ended."""
+    from pytest_llmperf.plugin.cells import cell_of
+    from pytest_llmperf.plugin.session import session_of
+
+    cell, following = cell_of(item), cell_of(nextitem)
+    if cell is not None and (following is None or following.id != cell.id):
+        session_of(item).deployments.close(cell.id)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Send the test's runs with its report, and say our own errors in our own words."""
+    from pytest_llmperf.plugin.allure_bridge import tell_allure
+    from pytest_llmperf.plugin.results import RECORDER, attach_runs
+
+    report = yield
+    if call.excinfo is not None and isinstance(call.excinfo.value, LlmperfError):
+        report.longrepr = f"{type(call.excinfo.value).__name__}: {call.excinfo.value}"
+    runs = item.config.stash[RECORDER].drain()
+    attach_runs(report, runs)
+    tell_allure(item, call.when, runs)
+    return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the session's files; only where the reports come together."""
+    from pytest_llmperf.plugin.results import finish
+
+    if not hasattr(session.config, "workerinput"):
+        finish(session)
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
+    """Print one line a run, and where the results are."""
+    from pytest_llmperf.plugin.terminal import summary_lines
+
+    for line in summary_lines(config, exitstatus, config.get_terminal_writer().fullwidth):
+        terminalreporter.write_line(line)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Whatever still stands, after an internal error for example, goes down."""
+    from pytest_llmperf.plugin.session import STASH
+
+    if (session := config.stash.get(STASH, None)) is not None:
+        session.deployments.close_all()

@@ -1,0 +1,80 @@
+"""Results on their way: from the recorder onto the test's report, across xdist, into the session's document and summary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from time import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llmperf.errors import LlmperfError
+from pytest_llmperf.plugin.allure_bridge import write_environment
+from pytest_llmperf.plugin.load import Recorder
+from pytest_llmperf.plugin.options import Settings, settings_of
+
+if TYPE_CHECKING:
+    from pytest_llmperf.report.document import RunDocument
+
+RECORDER = pytest.StashKey[Recorder]()
+ATTRIBUTE = "llmperf_runs"
+
+
+def attach_runs(report: pytest.TestReport, runs: Any) -> None:
+    """Put the runs onto the report as plain JSON, the only form that xdist carries."""
+    documents = [run.model_dump(mode="json") for run in runs]
+    if documents:
+        setattr(report, ATTRIBUTE, documents)
+
+
+@dataclass(eq=False)  # pluggy keeps plugins in sets, so it must be hashable
+class Collected:
+    """The runs that reports have brought to the controller, in order of arrival."""
+
+    documents: list[dict[str, Any]] = field(default_factory=list)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Remember the runs a report carries, if any: a hook, called in the controller also under xdist."""
+        self.documents.extend(getattr(report, ATTRIBUTE, ()))
+
+    def runs(self) -> list[RunDocument]:
+        """The runs as documents."""
+        from pytest_llmperf.report.document import RunDocument
+
+        return [RunDocument.model_validate(document) for document in self.documents]
+
+
+COLLECTED = pytest.StashKey[Collected]()
+TROUBLE = pytest.StashKey[str]()
+
+
+def finish(session: pytest.Session) -> None:
+    """Write ``--llmperf-json`` and Allure's environment. A disk that refuses fails the session and is told at its end."""
+    config = session.config
+    if TROUBLE in config.stash:
+        session.exitstatus = pytest.ExitCode.USAGE_ERROR
+    if session.exitstatus == pytest.ExitCode.USAGE_ERROR:
+        return
+    runs = config.stash[COLLECTED].runs()
+    try:
+        write_session_files(config, settings_of(config), runs)
+    except LlmperfError as error:
+        config.stash[TROUBLE] = str(error)
+        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+
+
+def write_session_files(config: pytest.Config, settings: Settings, runs: list[RunDocument]) -> None:
+    """The files that speak of the whole session. Raises ``LlmperfError`` when the disk refuses."""
+    from pytest_llmperf.report.document import session_document, to_json
+    from pytest_llmperf.report.storage import write_atomically
+
+    document = session_document(
+        runs,
+        created=time(),
+        arguments=[str(argument) for argument in config.invocation_params.args],
+        target=settings.target,
+        simulated=settings.target == "sim" or any(run.simulated for run in runs),
+    )
+    if settings.json is not None:
+        write_atomically(settings.json, to_json(document))
+    write_environment(config, document)

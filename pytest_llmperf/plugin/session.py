@@ -1,0 +1,94 @@
+"""What one pytest session holds: settings, catalog, cells, target, the deployments that stand, the results so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_llmperf.errors import ConfigError, DeployError, Where
+from pytest_llmperf.experiment.catalog import Catalog, builtin_directory, load_catalog
+from pytest_llmperf.experiment.matrix import expand
+from pytest_llmperf.experiment.records import Cell
+from pytest_llmperf.plugin.options import Settings
+from pytest_llmperf.plugin.targets import target_of
+
+if TYPE_CHECKING:
+    from pytest_llmperf.deploy.base import Deployment, Target
+    from pytest_llmperf.plugin.progress import ProgressLine
+
+
+@dataclass
+class Deployments:
+    """The deployments that stand in this process: at most one a cell."""
+
+    target: Target
+    progress: ProgressLine
+    standing: dict[str, Deployment] = field(default_factory=dict)
+
+    def of(self, cell: Cell) -> Deployment:
+        """The cell's deployment; stands it up on first use. Raises ``DeployError``."""
+        if cell.id not in self.standing:
+            with self.progress.deploying(cell) as say:
+                self.standing[cell.id] = self.target.deploy(cell, say)
+        return self.standing[cell.id]
+
+    def close(self, cell_id: str) -> None:
+        """Take the cell's deployment down, if it stands. Raises ``DeployError`` when something is left behind."""
+        deployment = self.standing.pop(cell_id, None)
+        if deployment is not None:
+            deployment.close()
+
+    def close_all(self) -> None:
+        """Take everything down; one that fails does not keep the others standing. Raises ``DeployError`` at the end."""
+        failures: list[DeployError] = []
+        for cell_id in list(self.standing):
+            try:
+                self.close(cell_id)
+            except DeployError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+
+@dataclass(frozen=True)
+class LlmperfSession:
+    """Made once, when collection starts."""
+
+    settings: Settings
+    catalog: Catalog
+    cells: tuple[Cell, ...]
+    deployments: Deployments
+
+
+STASH = pytest.StashKey[LlmperfSession]()
+
+
+def catalog_directories(settings: Settings, rootdir: Path) -> Sequence[Path]:
+    """The built-in catalog, then the user's. Raises ``ConfigError`` when ``--llmperf-catalog`` is no directory."""
+    builtin = builtin_directory()
+    chosen = settings.catalog
+    if chosen is None:
+        own = rootdir / "fixtures"
+        return [builtin, own] if own.is_dir() and own.resolve() != builtin.resolve() else [builtin]
+    if not chosen.is_dir():
+        raise ConfigError(f"the catalog directory {str(chosen)!r} does not exist", where=Where(option="--llmperf-catalog"))
+    return [builtin, chosen]
+
+
+def start_session(config: pytest.Config, settings: Settings, progress: ProgressLine) -> LlmperfSession:
+    """Load the catalog and expand the matrix. Raises ``ConfigError``."""
+    catalog = load_catalog(catalog_directories(settings, config.rootpath))
+    matrix = catalog.matrix_named(settings.matrix, Where(option="--llmperf-matrix"))
+    target = target_of(settings)
+    target.check()
+    return LlmperfSession(settings, catalog, expand(matrix, catalog), Deployments(target, progress))
+
+
+def session_of(node: Any) -> LlmperfSession:
+    """The session of a pytest config, item or request."""
+    config: pytest.Config = node if isinstance(node, pytest.Config) else node.config
+    return config.stash[STASH]

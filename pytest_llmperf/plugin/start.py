@@ -1,0 +1,89 @@
+"""The session starts on first need: a suite without cells pays nothing. What is wrong is told once, as a usage error."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_llmperf.errors import ConfigError, Where, nearest
+from pytest_llmperf.plugin import cells
+from pytest_llmperf.plugin.options import Settings, settings_of
+from pytest_llmperf.plugin.progress import progress_line
+from pytest_llmperf.plugin.session import STASH, LlmperfSession, start_session
+
+PROBLEM = pytest.StashKey[ConfigError]()
+
+
+def started(config: pytest.Config) -> LlmperfSession:
+    """The session, made on the first call. Raises ``ConfigError``."""
+    if STASH not in config.stash:
+        settings = settings_of(config)
+        if settings.json is not None:
+            _check_writable(settings.json)
+        config.stash[STASH] = start_session(config, settings, progress_line(config, settings.target == "sim"))
+    return config.stash[STASH]
+
+
+def cell_parameters(config: pytest.Config) -> list[Any]:
+    """The matrix's cells as parameters; none when something is wrong, which ``prepare`` then tells."""
+    try:
+        return cells.cell_parameters(started(config).cells)
+    except ConfigError as error:
+        # Raised here, pytest would call it an error of the test module; the usage error comes when collection is done.
+        config.stash[PROBLEM] = error
+        return []
+
+
+def prepare(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Check every selected test's marker and put each cell's tests together. Raises ``ConfigError``."""
+    if (problem := config.stash.get(PROBLEM, None)) is not None:
+        raise problem
+    if (session := config.stash.get(STASH, None)) is None:
+        return
+    cells.check_requests(items, session.catalog, session.settings.sla)
+    _check_one_cell(items, session.settings)
+    _check_distribution(config)
+    items[:] = cells.grouped_by_cell(items)
+
+
+def _check_one_cell(items: list[pytest.Item], settings: Settings) -> None:
+    selected = sorted({cell.id for item in items if (cell := cells.cell_of(item)) is not None})
+    if settings.target == "endpoint" and len(selected) > 1:
+        raise ConfigError(
+            f"one endpoint serves one cell, but {len(selected)} cells are selected: {', '.join(selected)}",
+            where=Where(option="--llmperf-target=endpoint"),
+            hint=f"Select the one that the endpoint is, for example -k {selected[0]}.",
+        )
+
+
+def _check_distribution(config: pytest.Config) -> None:
+    distribution = getattr(config, "workerinput", {}).get("llmperf_dist", "loadgroup")
+    if distribution not in {"loadgroup", "no"}:
+        raise ConfigError(
+            f"with --dist {distribution} the tests of one cell would run on several workers, each with its own deployment",
+            where=Where(option="-n"),
+            hint="Add --dist loadgroup.",
+        )
+
+
+def _check_writable(path: Path) -> None:
+    folder = next((parent for parent in path.parents if parent.exists()), path.parent)
+    if not folder.is_dir() or not os.access(folder, os.W_OK) or path.is_dir():
+        raise ConfigError(f"cannot write {str(path)!r}", where=Where(option="--llmperf-json"))
+
+
+def empty_selection_hint(config: pytest.Config) -> str | None:
+    """What to say when ``-k`` selected no test: the nearest part of a cell's id, and the cells there are."""
+    keyword: str = config.getoption("keyword", "") or ""
+    session = config.stash.get(STASH, None)
+    if not keyword or session is None:
+        return None
+    ids = [cell.id for cell in session.cells]
+    parts = {part for cell_id in ids for part in cell_id.split("_")}
+    words = [word for word in keyword.replace("(", " ").replace(")", " ").split() if word not in {"and", "or", "not"}]
+    guesses = [close for word in words if not any(word in i for i in ids) and (close := nearest(word, parts))]
+    meant = f" Did you mean {guesses[0]!r}?" if guesses else ""
+    return f"-k {keyword!r} selects no test.{meant} Cells of matrix {session.settings.matrix!r}: {', '.join(ids)}"

@@ -1,0 +1,43 @@
+"""The lines after the last test: one a run, where the results lie, and why nothing was selected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from pytest_llmperf.plugin.options import Settings, settings_of
+from pytest_llmperf.plugin.results import COLLECTED, TROUBLE
+from pytest_llmperf.plugin.start import empty_selection_hint
+
+
+def summary_lines(config: pytest.Config, exitstatus: int, width: int) -> Iterator[str]:
+    """What to print below pytest's own failures, at most ``width`` columns wide."""
+    trouble = config.stash.get(TROUBLE, None)
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and trouble is None and (hint := empty_selection_hint(config)):
+        yield f"llmperf: {hint}"
+    runs = config.stash[COLLECTED].runs()
+    if runs:
+        from pytest_llmperf.report.tables import DEFAULT_KEYS, render_text, summary_table
+
+        settings = settings_of(config)
+        yield ""
+        table = summary_table(
+            runs,
+            width,
+            group_by=settings.group_by,
+            sort=settings.sort or "name",
+            columns=(*DEFAULT_KEYS, *settings.columns),
+        )
+        yield from render_text(table, width).splitlines()
+        yield from _places(config, settings)
+    if trouble is not None:
+        yield f"llmperf: {trouble}"
+
+
+def _places(config: pytest.Config, settings: Settings) -> Iterator[str]:
+    yield f"runs: {settings.storage}/runs"
+    if settings.json is not None and TROUBLE not in config.stash:
+        yield f"results: {settings.json}"
+    if allure := config.getoption("allure_report_dir", None):
+        yield f"allure: {allure} (render: npx allure generate {allure})"

@@ -1,0 +1,278 @@
+"""A run and its verdict -> the document that is kept; documents <-> JSON; their JSON Schema."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field, TypeAdapter
+
+from pytest_llmperf.judge.verdict import request_limits
+from pytest_llmperf.measure.compute import standard_keys
+from pytest_llmperf.report.redact import without_secrets
+from pytest_llmperf.report.results_v1 import (
+    CellPart,
+    CheckPart,
+    ClientPart,
+    CountsPart,
+    DeploymentErrorPart,
+    DeploymentPart,
+    LengthsPart,
+    MetricPart,
+    OutcomeName,
+    PhasePart,
+    RunDocument,
+    SessionDocument,
+    SlaPart,
+    TimingPart,
+    Unbounded,
+    WorkerPart,
+    WorkloadPart,
+)
+from pytest_llmperf.report.software import package_versions, platform_name
+
+if TYPE_CHECKING:
+    from pytest_llmperf.deploy.base import DeploymentInfo
+    from pytest_llmperf.experiment.records import Cell, Lengths, Workload
+    from pytest_llmperf.judge.verdict import Check, Verdict
+    from pytest_llmperf.load.records import ClientHealth, WorkerHealth
+    from pytest_llmperf.measure.run import Estimate, Run
+    from pytest_llmperf.metrics import MetricKey
+
+__all__ = [
+    "DeploymentErrorPart",
+    "Document",
+    "RunDocument",
+    "SessionDocument",
+    "from_json",
+    "iso_time",
+    "run_document",
+    "schema",
+    "session_document",
+    "to_json",
+]
+
+Document = RunDocument | SessionDocument
+_DOCUMENT: TypeAdapter[Document] = TypeAdapter(Annotated[Document, Field(discriminator="kind")])
+
+
+def iso_time(epoch_s: float) -> str:
+    """Seconds since the epoch -> ``2025-03-01T12:00:00.250+00:00``."""
+    return datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="milliseconds")
+
+
+def to_json(document: Document) -> str:
+    """A document as strict JSON text, indented, with a newline at its end."""
+    return document.model_dump_json(indent=2) + "\n"
+
+
+def from_json(text: str | bytes) -> Document:
+    """Read a run's or a session's document. Raises ``pydantic.ValidationError`` (a ``ValueError``)."""
+    return _DOCUMENT.validate_json(text)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of both documents; a test keeps ``docs/schema/results-1.json`` equal to it."""
+    generated = _DOCUMENT.json_schema(mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "pytest-llmperf results, version 1", **generated}
+
+
+def run_document(
+    run: Run, verdict: Verdict | None, *, keys: Iterable[MetricKey] = (), artifacts: Mapping[str, str] | None = None
+) -> RunDocument:
+    """The document of a run: the standard metrics, those its SLA speaks of, and any further ``keys``.
+
+    ``artifacts`` are paths relative to the run's directory, by what they are (``requests``).
+    """
+    identity = run.identity
+    return RunDocument(
+        run_id=identity.run_id,
+        node_id=identity.node_id,
+        simulated=identity.simulated,
+        cell=_cell(identity.cell),
+        workload=_workload(identity.workload),
+        profile=identity.profile,
+        seed=identity.seed,
+        deployment=_deployment(run.deployment),
+        timing=_timing(run),
+        counts=CountsPart(**asdict(run.metrics.counts)),
+        errors=run.metrics.errors,
+        metrics=_metrics(run, verdict, keys),
+        client=_client(run.result.health, run.invalid),
+        sla=_sla(verdict) if verdict is not None else None,
+        verdict=_outcome(run, verdict),
+        packages=package_versions(),
+        client_platform=platform_name(),
+        artifacts=dict(artifacts or {}),
+    )
+
+
+def session_document(
+    runs: Sequence[RunDocument],
+    *,
+    created: float,
+    arguments: Sequence[str],
+    target: str,
+    simulated: bool,
+    deployment_errors: Sequence[DeploymentErrorPart] = (),
+) -> SessionDocument:
+    """The document of a session. ``created``: seconds since the epoch. Secrets in ``arguments`` are masked."""
+    return SessionDocument(
+        created=iso_time(created),
+        arguments=without_secrets(arguments),
+        target=target,
+        simulated=simulated,
+        runs=tuple(runs),
+        deployment_errors=tuple(deployment_errors),
+    )
+
+
+def _finite(value: float) -> float | None:
+    """The number where JSON has one for it, else None."""
+    return value if math.isfinite(value) else None
+
+
+def _unbounded(estimate: Estimate) -> tuple[Unbounded, ...]:
+    parts: tuple[tuple[Unbounded, float], ...] = (
+        ("value", estimate.value),
+        ("low", estimate.low),
+        ("high", estimate.high),
+    )
+    return tuple(name for name, value in parts if value == math.inf)
+
+
+def _cell(cell: Cell) -> CellPart:
+    return CellPart(
+        id=cell.id,
+        platform=cell.platform.name,
+        hardware=cell.hardware.name,
+        count=cell.hardware.count,
+        method=cell.method.name,
+        model=cell.model.name,
+        variant=cell.variant.name,
+    )
+
+
+def _lengths(lengths: Lengths) -> LengthsPart:
+    return LengthsPart(distribution=lengths.distribution, mean=lengths.mean, cv=lengths.cv, min=lengths.min, max=lengths.max)
+
+
+def _workload(workload: Workload) -> WorkloadPart:
+    return WorkloadPart(
+        name=workload.name,
+        title=workload.title,
+        api=workload.api,
+        stream=workload.stream,
+        ignore_eos=workload.ignore_eos,
+        input=_lengths(workload.input),
+        output=_lengths(workload.output),
+        warmup_s=workload.warmup,
+        timeout_s=workload.timeout,
+    )
+
+
+def _deployment(info: DeploymentInfo) -> DeploymentPart:
+    return DeploymentPart(
+        target=info.target,
+        simulated=info.simulated,
+        engine=info.engine,
+        command=without_secrets(info.command),
+        phases=tuple(PhasePart(name=phase.name, seconds=phase.seconds) for phase in info.phases),
+    )
+
+
+def _timing(run: Run) -> TimingPart:
+    result = run.result
+    return TimingPart(
+        started_at=iso_time(result.started_at),
+        planned_s=run.identity.duration_s,
+        window_start_s=result.window_start_s,
+        window_end_s=result.window_end_s,
+        window_s=run.metrics.window_s,
+        interrupted=result.interrupted,
+    )
+
+
+def _metrics(run: Run, verdict: Verdict | None, keys: Iterable[MetricKey]) -> dict[str, MetricPart]:
+    checks = verdict.checks if verdict is not None else ()
+    wanted = {key.name: key for key in (*standard_keys(), *(check.threshold.key for check in checks), *keys)}
+    # Goodput exists only against limits, and the SLA has them whether or not it speaks of goodput.
+    goodput = run.metrics.goodput(request_limits(check.threshold for check in checks))
+    return {
+        name: _metric(key, goodput if key.metric.name == "goodput" else run.metrics.estimate(key)) for name, key in wanted.items()
+    }
+
+
+def _metric(key: MetricKey, estimate: Estimate) -> MetricPart:
+    return MetricPart(
+        title=key.title,
+        unit=key.metric.unit.value,
+        higher_is_better=key.metric.higher_is_better,
+        value=_finite(estimate.value),
+        low=_finite(estimate.low),
+        high=_finite(estimate.high),
+        unbounded=_unbounded(estimate),
+        samples=estimate.samples,
+    )
+
+
+def _client(health: ClientHealth, distrust: tuple[str, ...]) -> ClientPart:
+    return ClientPart(
+        planned_requests=health.planned_requests,
+        sent_requests=health.sent_requests,
+        workers=tuple(_worker(worker) for worker in health.workers),
+        notes=health.notes,
+        distrust=distrust,
+    )
+
+
+def _worker(health: WorkerHealth) -> WorkerPart:
+    return WorkerPart(
+        worker=health.worker,
+        requests=health.requests,
+        lateness_p50_s=_finite(health.lateness_p50_s),
+        lateness_p99_s=_finite(health.lateness_p99_s),
+        lateness_max_s=_finite(health.lateness_max_s),
+        loop_lag_p99_s=_finite(health.loop_lag_p99_s),
+        loop_lag_max_s=_finite(health.loop_lag_max_s),
+        cpu_share=_finite(health.cpu_share),
+        connect_failures=health.connect_failures,
+    )
+
+
+def _sla(verdict: Verdict) -> SlaPart:
+    return SlaPart(
+        name=verdict.sla_name,
+        outcome=verdict.outcome.value,
+        reasons=verdict.reasons,
+        checks=tuple(_check(check) for check in verdict.checks),
+    )
+
+
+def _check(check: Check) -> CheckPart:
+    key, estimate = check.threshold.key, check.estimate
+    return CheckPart(
+        metric=key.name,
+        title=key.title,
+        unit=key.metric.unit.value,
+        required=check.threshold.required,
+        comparator=check.threshold.comparator,
+        limit=check.threshold.limit,
+        measured=_finite(estimate.value),
+        low=_finite(estimate.low),
+        high=_finite(estimate.high),
+        unbounded=_unbounded(estimate),
+        samples=estimate.samples,
+        margin=_finite(check.margin),
+        outcome=check.outcome.value,
+        note=check.note,
+    )
+
+
+def _outcome(run: Run, verdict: Verdict | None) -> OutcomeName | None:
+    if verdict is not None:
+        return verdict.outcome.value
+    return "INVALID" if run.invalid else None

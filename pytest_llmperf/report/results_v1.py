@@ -1,0 +1,212 @@
+"""The results JSON, version 1. Strict JSON: a number that does not exist is null, never NaN or Infinity.
+
+A reader of version 1 may rely on every field here; new fields may come, none goes or changes its meaning.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Unbounded = Literal["value", "low", "high"]
+OutcomeName = Literal["PASS", "FAIL", "INCONCLUSIVE", "INVALID"]
+IsoTime = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
+class Part(BaseModel):
+    """What all parts of a document share: frozen, finite; a field that a later writer added is passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class CellPart(Part):
+    """The point of the matrix that was measured; ``count`` accelerators of one ``hardware`` name."""
+
+    id: str
+    platform: str
+    hardware: str
+    count: int
+    method: str
+    model: str
+    variant: str
+
+
+class LengthsPart(Part):
+    """A distribution of token counts, as it was asked for."""
+
+    distribution: str
+    mean: int
+    cv: float
+    min: int
+    max: int | None
+
+
+class WorkloadPart(Part):
+    """What was asked of the server."""
+
+    name: str
+    title: str
+    api: str
+    stream: bool
+    ignore_eos: bool
+    input: LengthsPart
+    output: LengthsPart
+    warmup_s: float
+    timeout_s: float
+
+
+class PhasePart(Part):
+    """One stretch of the deployment's way to readiness."""
+
+    name: str
+    seconds: float
+
+
+class DeploymentPart(Part):
+    """What answered, and how it was made. Keys and tokens in ``command`` read ``***``."""
+
+    target: str
+    simulated: bool
+    engine: str
+    command: tuple[str, ...]
+    phases: tuple[PhasePart, ...]
+
+
+class TimingPart(Part):
+    """When it happened. The window's bounds are seconds since ``started_at``; ``planned_s`` leaves the warm-up out."""
+
+    started_at: IsoTime
+    planned_s: float
+    window_start_s: float
+    window_end_s: float
+    window_s: float
+    interrupted: bool
+
+
+class CountsPart(Part):
+    """Requests scheduled in the window: total = ok + failed + cancelled. Those of the warm-up are apart."""
+
+    total: int
+    ok: int
+    failed: int
+    cancelled: int
+    warmup: int
+
+
+class MetricPart(Part):
+    """A measured value in its unit, with its 95 % interval. null: unknown, or +infinity where ``unbounded`` names it."""
+
+    title: str
+    unit: str
+    higher_is_better: bool
+    value: float | None
+    low: float | None
+    high: float | None
+    unbounded: tuple[Unbounded, ...]
+    samples: int
+
+
+class WorkerPart(Part):
+    """What one worker of the load generator says of itself; times in seconds."""
+
+    worker: int
+    requests: int
+    lateness_p50_s: float | None
+    lateness_p99_s: float | None
+    lateness_max_s: float | None
+    loop_lag_p99_s: float | None
+    loop_lag_max_s: float | None
+    cpu_share: float | None
+    connect_failures: int
+
+
+class ClientPart(Part):
+    """The load generator's own health, and the reasons (if any) not to trust what it measured."""
+
+    planned_requests: int
+    sent_requests: int
+    workers: tuple[WorkerPart, ...]
+    notes: tuple[str, ...]
+    distrust: tuple[str, ...]
+
+
+class CheckPart(Part):
+    """One threshold of the SLA. ``margin`` is measured / limit."""
+
+    metric: str
+    title: str
+    unit: str
+    required: str
+    comparator: Literal["<=", ">="]
+    limit: float
+    measured: float | None
+    low: float | None
+    high: float | None
+    unbounded: tuple[Unbounded, ...]
+    samples: int
+    margin: float | None
+    outcome: OutcomeName
+    note: str
+
+
+class SlaPart(Part):
+    """The SLA the run was held against, threshold by threshold."""
+
+    name: str
+    outcome: OutcomeName
+    reasons: tuple[str, ...]
+    checks: tuple[CheckPart, ...]
+
+
+class RunDocument(Part):
+    """Everything that is kept of one run, but its requests."""
+
+    kind: Literal["run"] = "run"
+    schema_version: Literal["1"] = "1"
+    run_id: str
+    node_id: str
+    simulated: bool
+    cell: CellPart
+    workload: WorkloadPart
+    profile: str
+    seed: int
+    deployment: DeploymentPart
+    timing: TimingPart
+    counts: CountsPart
+    errors: dict[str, int]
+    metrics: dict[str, MetricPart]
+    client: ClientPart
+    sla: SlaPart | None
+    verdict: OutcomeName | None
+    """The SLA's; INVALID also for a run without an SLA that cannot be trusted; null where nothing was judged."""
+    packages: dict[str, str]
+    client_platform: str
+    artifacts: dict[str, str]
+    """Files that belong to the run, by what they are; paths relative to the run's directory."""
+
+    @property
+    def test(self) -> str:
+        """``test_meets_sla``: the test's name without its file and parameters."""
+        return self.node_id.partition("[")[0].rpartition("::")[2]
+
+
+class DeploymentErrorPart(Part):
+    """A cell that never became ready, and why."""
+
+    cell_id: str
+    target: str
+    error: str
+
+
+class SessionDocument(Part):
+    """One pytest session: its runs in the order they ended. ``simulated``: its target is the simulator."""
+
+    kind: Literal["session"] = "session"
+    schema_version: Literal["1"] = "1"
+    created: IsoTime
+    arguments: tuple[str, ...]
+    target: str
+    simulated: bool
+    runs: tuple[RunDocument, ...]
+    deployment_errors: tuple[DeploymentErrorPart, ...] = ()

@@ -1,0 +1,165 @@
+"""A load is driven for real, judged, stored, summarised and reported, alone and under xdist."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from pytest_llmperf.deploy.sim import SimDeployment, SimTarget
+from pytest_llmperf.experiment.catalog import builtin_directory, load_catalog
+from pytest_llmperf.experiment.matrix import expand
+
+Sessions = Callable[..., pytest.RunResult]
+SCHEMA = Path(__file__).parents[2] / "docs" / "schema" / "results-1.json"
+
+SUITE = """
+import pytest
+from pytest_llmperf import concurrency, poisson
+
+pytestmark = pytest.mark.llmperf(workload="classification", sla={sla})
+
+def test_meets_sla(load, sla):
+    run = load(poisson("40/s"), "2s", warmup="500ms")
+    assert run.meets(sla)
+
+def test_frame(load):
+    run = load(concurrency(4), requests=40, warmup="0s")
+    frame = run.requests
+    assert len(frame) == 40 and set(frame["outcome"]) == {{"OK"}}
+    assert run["ttft_p50"] == pytest.approx(frame["ttft_s"].median(), rel=0.2)
+"""
+
+
+def suite(pytester: pytest.Pytester, sla: str) -> None:
+    pytester.makepyfile(test_suite=SUITE.format(sla=sla))
+
+
+def results(pytester: pytest.Pytester) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((pytester.path / "out.json").read_text())
+    jsonschema.validate(document, json.loads(SCHEMA.read_text()))
+    return document
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2", "--dist", "loadgroup")], ids=["alone", "xdist"])
+def test_pass(pytester: pytest.Pytester, llmperf: Sessions, workers: tuple[str, ...]) -> None:
+    suite(pytester, '{"ttft": {"p50": "500ms"}, "error_rate": "1%"}')
+    result = llmperf("-k", "h100 or l40s", "--llmperf-json=out.json", "--alluredir=allure", *workers)
+    assert result.ret == pytest.ExitCode.OK
+    result.assert_outcomes(passed=4)
+    runs = results(pytester)["runs"]
+    assert len(runs) == 4
+    assert {run["simulated"] for run in runs} == {True}
+    assert sorted(str(run["verdict"]) for run in runs) == ["None", "None", "PASS", "PASS"]
+    assert len(list((pytester.path / ".llmperf" / "runs").glob("*/run.json"))) == 4
+    assert "SIMULATED" in result.stdout.str()
+    assert max(len(line) for line in result.outlines if "gke_" in line or "PASS" in line) <= 80
+    check_allure(pytester.path / "allure", runs)
+
+
+def check_allure(folder: Path, runs: list[dict[str, Any]]) -> None:
+    tests = [json.loads(path.read_text()) for path in folder.glob("*-result.json")]
+    assert len(tests) == 4
+    attached = [
+        json.loads((folder / a["source"]).read_text()) for test in tests for a in test["attachments"] if a["name"] != "log"
+    ]
+    assert {document["run_id"] for document in attached} == {run["run_id"] for run in runs}
+    labels = {(label["name"], label["value"]) for test in tests for label in test["labels"]}
+    assert ("epic", "llama-3.1-8b") in labels
+    assert ("feature", "classification") in labels
+    assert "simulated" in (folder / "environment.properties").read_text().lower()
+
+
+def test_an_sla_miss_fails_with_a_table(pytester: pytest.Pytester, llmperf: Sessions) -> None:
+    suite(pytester, '{"ttft": {"p50": "1ms"}, "error_rate": "1%"}')
+    result = llmperf("-k", "h100 and meets", "--llmperf-json=out.json", "--alluredir=allure", "--junitxml=junit.xml")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.assert_outcomes(failed=1)
+    text = result.stdout.str()
+    assert re.search(r"E\s+.*TTFT p50.*<= 1ms.*FAIL", text)
+    assert re.search(r"E\s+.*error rate.*<= 1%.*PASS", text)
+    (run,) = results(pytester)["runs"]
+    assert run["verdict"] == "FAIL"
+    (test,) = [json.loads(path.read_text()) for path in (pytester.path / "allure").glob("*-result.json")]
+    assert test["status"] == "failed"
+    assert "TTFT p50" in (pytester.path / "junit.xml").read_text()
+
+
+def test_too_few_samples_are_inconclusive_and_do_not_pass(pytester: pytest.Pytester, llmperf: Sessions) -> None:
+    suite(pytester, '{"ttft": {"p99": "10s"}}')
+    result = llmperf("-k", "h100 and meets")
+    result.assert_outcomes(failed=1)
+    assert re.search(r"needs \d+ more", result.stdout.str())
+
+
+def test_the_command_line_overrides_the_sla(pytester: pytest.Pytester, llmperf: Sessions) -> None:
+    suite(pytester, '{"ttft": {"p50": "10s"}}')
+    llmperf("-k", "h100 and meets", "--llmperf-sla=ttft: {p50: 1ms}").assert_outcomes(failed=1)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[SimDeployment]:
+    catalog = load_catalog([builtin_directory()])
+    cell = expand(catalog.matrix_named("default"), catalog)[0]
+    deployment = SimTarget(ready_timeout_s=30.0).deploy(cell, print)
+    yield deployment
+    deployment.close()
+
+
+def test_endpoint(pytester: pytest.Pytester, llmperf: Sessions, server: SimDeployment) -> None:
+    """A server started by somebody else is loaded, says that it is a simulator, and still runs afterwards."""
+    suite(pytester, '{"ttft": {"p50": "500ms"}}')
+    target = ("--llmperf-target=endpoint", f"--llmperf-url={server.endpoint.base_url}")
+    result = llmperf("-k", "h100 and meets", "--llmperf-json=out.json", *target)
+    result.assert_outcomes(passed=1)
+    (run,) = results(pytester)["runs"]
+    assert run["simulated"] is True
+    assert run["deployment"]["target"] == "endpoint"
+    assert server.process.poll() is None
+
+
+def test_one_endpoint_is_one_cell(pytester: pytest.Pytester, llmperf: Sessions, server: SimDeployment) -> None:
+    suite(pytester, '{"ttft": {"p50": "500ms"}}')
+    result = llmperf("--llmperf-target=endpoint", f"--llmperf-url={server.endpoint.base_url}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "one endpoint serves one cell" in result.stderr.str()
+
+
+def test_endpoint_that_is_down(pytester: pytest.Pytester, llmperf: Sessions) -> None:
+    suite(pytester, '{"ttft": {"p50": "500ms"}}')
+    # Port 9 of loopback: nothing listens there.
+    target = ("--llmperf-target=endpoint", "--llmperf-url=http://127.0.0.1:9", "--llmperf-ready-timeout=1s")
+    result = llmperf("-k", "h100 and meets", *target)
+    result.assert_outcomes(errors=1)
+    assert "did not become ready" in result.stdout.str()
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_the_token_is_never_shown(
+    pytester: pytest.Pytester, llmperf: Sessions, server: SimDeployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite(pytester, '{"ttft": {"p50": "1ms"}}')
+    monkeypatch.setenv("MY_TOKEN", "sk-very-secret-value")
+    target = ("--llmperf-target=endpoint", f"--llmperf-url={server.endpoint.base_url}", "--llmperf-api-key-env=MY_TOKEN")
+    result = llmperf("-k", "h100 and meets", "--llmperf-json=out.json", "--alluredir=allure", "-vv", "--showlocals", *target)
+    result.assert_outcomes(failed=1)
+    assert "sk-very-secret-value" not in result.stdout.str() + result.stderr.str()
+    written = [path for path in pytester.path.rglob("*") if path.is_file()]
+    assert written
+    assert not [path for path in written if b"sk-very-secret-value" in path.read_bytes()]
+
+
+def test_selection(pytester: pytest.Pytester, llmperf: Sessions) -> None:
+    suite(pytester, '{"ttft": {"p50": "1ms"}}')
+    listed = llmperf("--collect-only", "-q", "-k", "a100 and meets").stdout.str()
+    assert "test_suite.py::test_meets_sla[gke_a100-80gb_standalone_llama-3.1-8b]" in listed
+    assert "h100" not in listed
+    by_mark = llmperf("--collect-only", "-q", "-m", "llmperf(workload='classification')", "-k", "h100").stdout.str()
+    assert "test_suite.py::test_meets_sla[gke_h100_standalone_llama-3.1-8b]" in by_mark
+    one = llmperf("--collect-only", "-q", "test_suite.py::test_frame[gke_l40s_standalone_llama-3.1-8b]").stdout.str()
+    assert "1 test collected" in one

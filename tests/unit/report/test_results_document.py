@@ -1,0 +1,173 @@
+"""The results JSON: complete, strict, without secrets, and as its schema says."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from pytest_llmperf.load.records import ClientHealth
+from pytest_llmperf.measure.compute import standard_keys
+from pytest_llmperf.metrics import metric_key
+from pytest_llmperf.report.document import (
+    DeploymentErrorPart,
+    RunDocument,
+    SessionDocument,
+    from_json,
+    run_document,
+    schema,
+    session_document,
+    to_json,
+)
+from pytest_llmperf.report.schema import schema_text
+from tests.unit.measure.logs import worker_health
+from tests.unit.report.runs import answered, judged, run_of, verdict_on
+
+CHECKED_IN = Path(__file__).parents[3] / "docs/schema/results-1.json"
+
+
+def strict(text: str) -> Any:
+    """Parse JSON as a strict parser would: NaN and Infinity are errors."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def documents() -> list[RunDocument]:
+    return [
+        judged(run_of(answered(300))),
+        judged(run_of(answered(10, failures=5))),
+        judged(run_of(answered(0))),
+        judged(run_of(answered(0, failures=3), invalid=("worker 0 was late",))),
+        run_document(run_of(answered(300), simulated=False), None),
+    ]
+
+
+def session(runs: list[RunDocument]) -> SessionDocument:
+    return session_document(
+        runs,
+        created=1_750_000_000.0,
+        arguments=["suites/", "-k", "h100", "--llmperf-api-key=hunter2"],
+        target="sim",
+        simulated=True,
+        deployment_errors=[DeploymentErrorPart(cell_id="gke_t4_standalone_llama-3.1-8b", target="sim", error="out of memory")],
+    )
+
+
+def test_the_checked_in_schema_is_the_one_the_code_writes() -> None:
+    assert CHECKED_IN.read_text() == schema_text(), "python -m pytest_llmperf.report.schema > docs/schema/results-1.json"
+
+
+def test_the_schema_is_a_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(schema())
+
+
+@pytest.mark.parametrize("document", documents(), ids=["passed", "failures", "empty", "invalid", "not judged"])
+def test_a_run_is_strict_json_that_the_schema_takes_and_that_reads_back_the_same(document: RunDocument) -> None:
+    text = to_json(document)
+    jsonschema.validate(strict(text), schema())
+    assert from_json(text) == document
+    # As it travels between processes: plain JSON values.
+    assert RunDocument.model_validate(json.loads(json.dumps(document.model_dump(mode="json")))) == document
+
+
+def test_a_session_is_strict_json_that_the_schema_takes_and_that_reads_back_the_same() -> None:
+    document = session(documents())
+    jsonschema.validate(strict(to_json(document)), schema())
+    assert from_json(to_json(document)) == document
+    assert document.created == "2025-06-15T15:06:40.000+00:00"
+
+
+def test_the_schema_refuses_a_document_that_lacks_something() -> None:
+    value = strict(to_json(documents()[0]))
+    del value["metrics"]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(value, schema())
+
+
+def test_a_field_of_a_later_writer_is_passed_over() -> None:
+    document = documents()[0]
+    assert from_json(json.dumps({**strict(to_json(document)), "weather": "fine"})) == document
+
+
+def test_everything_that_identifies_a_run_is_there() -> None:
+    document = judged(run_of(answered(300)))
+    assert (document.run_id, document.test, document.seed, document.profile) == ("0123abcd", "test_meets_sla", 42, "poisson 10/s")
+    assert document.cell.model_dump() == {
+        "id": "gke_h100_standalone_llama-3.1-8b",
+        "platform": "gke",
+        "hardware": "h100",
+        "count": 1,
+        "method": "standalone",
+        "model": "llama-3.1-8b",
+        "variant": "default",
+    }
+    assert document.simulated
+    assert document.deployment.simulated
+    assert document.timing.started_at == "2025-06-15T15:06:40.250+00:00"
+    assert document.timing.window_s == 30.0
+    assert document.packages["python"]
+    assert document.counts.ok == 300
+
+
+def test_it_holds_the_standard_metrics_those_of_the_sla_and_those_asked_for() -> None:
+    run = run_of(answered(300))
+    verdict = verdict_on(run, {"itl": {"p99.9": "1s"}})
+    document = run_document(run, verdict, keys=[metric_key("e2e_p75")])
+    assert set(document.metrics) == {key.name for key in standard_keys()} | {"itl_p99.9", "e2e_p75"}
+    part = document.metrics["ttft_p50"]
+    assert (part.unit, part.title, part.samples, part.higher_is_better) == ("s", "TTFT p50", 300, False)
+    assert part.low is not None
+    assert part.value is not None
+    assert part.high is not None
+    assert part.low < part.value < part.high
+
+
+def test_what_is_infinite_is_null_and_named() -> None:
+    part = judged(run_of(answered(20, failures=2))).metrics["ttft_p95"]
+    assert (part.value, part.high) == (None, None)
+    assert part.unbounded == ("value", "high")
+    unknown = judged(run_of(answered(0))).metrics["ttft_p95"]
+    assert (unknown.value, unknown.unbounded) == (None, ())
+
+
+def test_goodput_is_known_where_the_sla_limits_requests() -> None:
+    run = run_of(answered(300))
+    assert judged(run, {"ttft": {"p50": "200ms"}}).metrics["goodput"].value == pytest.approx(0.5)
+    assert run_document(run, None).metrics["goodput"].value is None
+
+
+def test_checks_tell_required_measured_and_outcome() -> None:
+    document = judged(run_of(answered(300, scale=2)))
+    assert document.sla is not None
+    check = document.sla.checks[0]
+    assert (check.metric, check.required, check.limit, check.outcome) == ("ttft_p50", "<= 250ms", 0.25, "FAIL")
+    assert check.margin == pytest.approx(check.measured / 0.25 if check.measured else None)
+    assert document.verdict == document.sla.outcome == "FAIL"
+
+
+def test_a_run_that_is_not_trusted_is_invalid_even_without_an_sla() -> None:
+    untrusted = run_of(answered(300), invalid=("worker 0 was late",))
+    assert run_document(untrusted, None).verdict == "INVALID"
+    assert run_document(untrusted, None).client.distrust == ("worker 0 was late",)
+    assert run_document(run_of(answered(300)), None).verdict is None
+
+
+def test_client_health_without_a_number_is_null() -> None:
+    run = run_of(answered(1))
+    health = ClientHealth((worker_health(0), worker_health(1, requests=0, lateness_p99_s=math.nan)), 1, 1)
+    document = run_document(replace(run, result=replace(run.result, health=health)), None)
+    assert document.client.workers[1].lateness_p99_s is None
+
+
+def test_no_secret_reaches_a_document() -> None:
+    document = judged(run_of(answered(1), command=("vllm", "serve", "--api-key", "hunter2", "--port", "8000")))
+    assert document.deployment.command == ("vllm", "serve", "--api-key", "***", "--port", "8000")
+    assert "hunter2" not in to_json(session([document]))

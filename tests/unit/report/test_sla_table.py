@@ -1,0 +1,100 @@
+"""The table of a missed SLA, as a person reads it in a failing test."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from pytest_llmperf.experiment.sla import Threshold
+from pytest_llmperf.judge.verdict import Check, Outcome, Verdict
+from pytest_llmperf.measure.run import Estimate
+from pytest_llmperf.metrics import METRICS, metric_key
+from pytest_llmperf.report.tables import how_far, sla_table
+from tests.unit.report.runs import SLA, answered, run_of, verdict_on
+
+MISSED = """\
+SLA interactive-chat: FAIL (SIMULATED: no real server was measured)
+metric           required  measured  95 % interval   verdict  how far
+TTFT p50         <= 250ms     369ms  332ms..388ms    FAIL     1.5x over
+TTFT p95         <= 400ms     540ms  521ms..540ms    FAIL     1.3x over
+TPOT p95         <= 50ms       36ms  36ms..36ms      PASS     72% of limit
+error rate       <= 0.1%     0.662%  0.0803%..2.37%  FAIL     6.6x over
+output tokens/s  >= 10/s     29.5/s  -               PASS     3.0x the limit"""
+
+OPEN = """\
+SLA interactive-chat: FAIL
+metric           required  measured  95 % interval  verdict       how far
+TTFT p50         <= 250ms     195ms  163ms..237ms   PASS          77.9% of limit
+TTFT p99         <= 1s        300ms  289ms..inf     INCONCLUSIVE  30% of limit
+error rate       <= 0.1%         0%  0%..8.81%      PASS          0% of limit
+output tokens/s  >= 100/s      12/s  -              FAIL          88% short
+- TTFT p99: needs 259 more samples (40 of 299)"""
+
+FAILURES = """\
+SLA interactive-chat: FAIL
+metric    required  measured  95 % interval  verdict  how far
+TTFT p99  <= 1s          inf  inf            FAIL     over
+- TTFT p99: 5 of 15 samples are beyond the limit (5 requests failed); of 299 no
+  more than 2 may be"""
+
+INVALID = """\
+SLA interactive-chat: INVALID
+metric    required  measured  95 % interval  verdict  how far
+TTFT p50  <= 1s        195ms  184ms..216ms   PASS     19.5% of limit
+- worker 1 sent its requests late: p99 31.2ms after schedule (limit 10ms); use
+  more workers"""
+
+
+def test_a_miss_says_what_was_required_measured_and_by_how_far() -> None:
+    assert sla_table(verdict_on(run_of(answered(300, scale=1.8, failures=2))), simulated=True) == MISSED
+
+
+def test_what_is_open_says_what_it_lacks() -> None:
+    sla = {"ttft": {"p50": "250ms", "p99": "1s"}, "error_rate": "0.1%", "output_tokens_per_s": "100"}
+    assert sla_table(verdict_on(run_of(answered(40)), sla), simulated=False) == OPEN
+
+
+def test_failures_are_beyond_any_limit() -> None:
+    assert sla_table(verdict_on(run_of(answered(10, failures=5)), {"ttft": {"p99": "1s"}}), simulated=False) == FAILURES
+
+
+def test_a_run_that_is_not_trusted_says_why() -> None:
+    reason = "worker 1 sent its requests late: p99 31.2ms after schedule (limit 10ms); use more workers"
+    verdict = verdict_on(run_of(answered(300), invalid=(reason,)), {"ttft": {"p50": "1s"}})
+    assert sla_table(verdict, simulated=False) == INVALID
+
+
+def test_nothing_is_wider_than_80_columns_whatever_is_measured() -> None:
+    keys = [metric_key(m.name, "p99.99" if m.is_distribution else None) for m in METRICS.values()]
+    wide = Estimate(1234.5678, 1234.5, math.inf, 12)
+    for key in keys:
+        check = Check(Threshold(key, ">=" if key.metric.higher_is_better else "<=", 0.7), wide, Outcome.INCONCLUSIVE, "x " * 80)
+        table = sla_table(Verdict("an-sla-with-a-long-name " * 5, Outcome.INCONCLUSIVE, (check,), ()), simulated=True)
+        assert max(map(len, table.splitlines())) <= 80, table
+
+
+def test_the_shipped_slas_fit_with_every_outcome() -> None:
+    table = sla_table(verdict_on(run_of(answered(30, scale=7.77, failures=1)), SLA), simulated=True)
+    assert max(map(len, table.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("key", "comparator", "limit", "value", "text"),
+    [
+        ("ttft_p99", "<=", 1.0, 1.8, "1.8x over"),
+        ("ttft_p99", "<=", 1.0, 25.0, "25x over"),
+        ("ttft_p99", "<=", 1.0, 1.042, "4.2% over"),
+        ("ttft_p99", "<=", 1.0, 1.0, "100% of limit"),
+        ("ttft_p99", "<=", 1.0, 0.46, "46% of limit"),
+        ("ttft_p99", "<=", 1.0, math.inf, "over"),
+        ("ttft_p99", "<=", 1.0, math.nan, "-"),
+        ("error_rate", "<=", 0.0, 0.01, "over"),
+        ("goodput", ">=", 0.9, 0.45, "50% short"),
+        ("goodput", ">=", 0.9, 0.99, "110% of limit"),
+        ("output_tokens_per_s", ">=", 50.0, 2630.0, "53x the limit"),
+    ],
+)
+def test_how_far(key: str, comparator: str, limit: float, value: float, text: str) -> None:
+    threshold = Threshold(metric_key(key), "<=" if comparator == "<=" else ">=", limit)
+    assert how_far(Check(threshold, Estimate(value, math.nan, math.nan, 1), Outcome.FAIL, "")) == text
