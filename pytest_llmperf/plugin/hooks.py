@@ -139,11 +139,3 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter, exitstatus: int,
 
     for line in summary_lines(config, exitstatus, config.get_terminal_writer().fullwidth):
         terminalreporter.write_line(line)
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Whatever still stands, after an internal error for example, goes down."""
-    from pytest_llmperf.plugin.session import STASH
-
-    if (session := config.stash.get(STASH, None)) is not None:
-        session.deployments.close_all()

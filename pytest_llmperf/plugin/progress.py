@@ -44,9 +44,10 @@ class ProgressLine:
             def report(progress: LoadProgress) -> None:
                 share = f"/{format_duration(progress.duration_s)}" if progress.duration_s else ""
                 failed = f", {progress.failed} failed" if progress.failed else ""
+                # What is loaded comes last: in a narrow terminal it may be cut, and the lines above have named it.
                 show(
-                    f"{what}: {format_duration(progress.elapsed_s)}{share}, {progress.in_flight} in flight, "
-                    f"{format_number(progress.finished)} done{failed}{self._mark}"
+                    f"{format_duration(progress.elapsed_s)}{share}, {progress.in_flight} in flight, "
+                    f"{format_number(progress.finished)} done{failed}{self._mark}: {what}"
                 )
 
             yield report
@@ -61,12 +62,14 @@ class ProgressLine:
         from rich.status import Status
 
         console = Console(file=cast("IO[str]", _TerminalFile(self._reporter)), force_terminal=True, width=self._width)
-        with self._uncaptured(), Status("", console=console) as status:
-            yield lambda text: status.update(_shortened(text, self._width - 4))
+        with self._uncaptured():
+            self._reporter.ensure_newline()
+            with Status("", console=console) as status:
+                yield lambda text: status.update(_shortened(text, self._width - 4))
 
     def _line(self, text: str) -> None:
-        # On a terminal the changing line was enough; in a log the plain line is all there is.
-        if self._reporter is not None and not self._live:
+        # Also where a changing line was: pytest counts the columns written, and a line of our own starts the count anew.
+        if self._reporter is not None:
             with self._uncaptured():
                 self._reporter.ensure_newline()
                 self._reporter.write_line(f"  {text}")

@@ -39,6 +39,8 @@ class Collected:
 
     def runs(self) -> list[RunDocument]:
         """The runs as documents."""
+        if not self.documents:
+            return []
         from pytest_llmperf.report.document import RunDocument
 
         return [RunDocument.model_validate(document) for document in self.documents]
@@ -55,6 +57,8 @@ def finish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.USAGE_ERROR
     if session.exitstatus == pytest.ExitCode.USAGE_ERROR:
         return
+    # A test that Ctrl-C ended has no report: what it had measured is still with the recorder.
+    config.stash[COLLECTED].documents += [run.model_dump(mode="json") for run in config.stash[RECORDER].drain()]
     runs = config.stash[COLLECTED].runs()
     try:
         write_session_files(config, settings_of(config), runs)
@@ -65,6 +69,8 @@ def finish(session: pytest.Session) -> None:
 
 def write_session_files(config: pytest.Config, settings: Settings, runs: list[RunDocument]) -> None:
     """The files that speak of the whole session. Raises ``LlmperfError`` when the disk refuses."""
+    if not runs and settings.json is None:
+        return
     from pytest_llmperf.report.document import session_document, to_json
     from pytest_llmperf.report.storage import write_atomically
 

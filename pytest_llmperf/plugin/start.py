@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,9 +20,11 @@ def started(config: pytest.Config) -> LlmperfSession:
     """The session, made on the first call. Raises ``ConfigError``."""
     if STASH not in config.stash:
         settings = settings_of(config)
-        if settings.json is not None:
-            _check_writable(settings.json)
-        config.stash[STASH] = start_session(config, settings, progress_line(config, settings.target == "sim"))
+        _check_files(settings)
+        session = start_session(config, settings, progress_line(config, settings.target == "sim"))
+        # Whatever still stands when pytest ends, after an internal error for example, goes down.
+        config.add_cleanup(session.deployments.close_all)
+        config.stash[STASH] = session
     return config.stash[STASH]
 
 
@@ -69,10 +70,16 @@ def _check_distribution(config: pytest.Config) -> None:
         )
 
 
-def _check_writable(path: Path) -> None:
-    folder = next((parent for parent in path.parents if parent.exists()), path.parent)
-    if not folder.is_dir() or not os.access(folder, os.W_OK) or path.is_dir():
-        raise ConfigError(f"cannot write {str(path)!r}", where=Where(option="--llmperf-json"))
+def _check_files(settings: Settings) -> None:
+    """The files that are named must be there, or be writable, before an accelerator is paid for."""
+    if settings.trace is not None and not settings.trace.is_file():
+        raise ConfigError(f"the trace {str(settings.trace)!r} does not exist", where=Where(option="--llmperf-trace"))
+    for option, path in (("--llmperf-json", settings.json), ("--llmperf-storage", settings.storage / "runs")):
+        if path is None:
+            continue
+        folder = next((parent for parent in path.parents if parent.exists()), path.parent)
+        if not folder.is_dir() or not os.access(folder, os.W_OK) or (path == settings.json and path.is_dir()):
+            raise ConfigError(f"cannot write {str(path)!r}", where=Where(option=option))
 
 
 def empty_selection_hint(config: pytest.Config) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pytest_llmperf.errors import ConfigError, Where
 from pytest_llmperf.experiment.catalog import builtin_directory
 from pytest_llmperf.experiment.profile import TraceReplay, trace
 from pytest_llmperf.plugin.options import Settings
@@ -14,10 +13,8 @@ DEFAULT_DURATION_S = 20.0
 
 
 def trace_profile(settings: Settings) -> tuple[TraceReplay, str]:
-    """The profile and the duration to give to ``load``. Raises ``ConfigError`` when the file does not exist."""
+    """The profile and the duration to give to ``load``."""
     path = settings.trace or builtin_directory() / DEFAULT_TRACE
-    if not path.is_file():
-        raise ConfigError(f"the trace {str(path)!r} does not exist", where=Where(option="--llmperf-trace"))
     kind: Literal["azure", "mooncake"] = "mooncake" if path.suffix == ".jsonl" else "azure"
     seconds = settings.trace_duration_s or DEFAULT_DURATION_S
     return trace(path, kind=kind, time_scale=settings.trace_scale), f"{seconds:g}s"

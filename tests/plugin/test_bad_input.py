@@ -78,6 +78,8 @@ def test_marker(pytester: pytest.Pytester, llmperf: Sessions, marker: str, messa
         ("--llmperf-sla=ttft: {p99: 1 parsec}", "--llmperf-sla: '1 parsec' has the unknown unit 'parsec'; a duration is written"),
         ("--llmperf-sla={ttft", "--llmperf-sla: not YAML: '{ttft'"),
         ("--llmperf-json=test_suite.py/out.json", "--llmperf-json: cannot write"),
+        ("--llmperf-storage=test_suite.py", "--llmperf-storage: cannot write"),
+        ("--llmperf-trace=azure.csv", "--llmperf-trace: the trace"),
     ],
 )
 def test_option(pytester: pytest.Pytester, llmperf: Sessions, option: str, message: str) -> None:

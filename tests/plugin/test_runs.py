@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import jsonschema
@@ -90,6 +94,29 @@ def test_an_sla_miss_fails_with_a_table(pytester: pytest.Pytester, llmperf: Sess
     assert "TTFT p50" in (pytester.path / "junit.xml").read_text()
 
 
+def test_ctrl_c_keeps_what_was_measured(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_suite="import pytest\nfrom pytest_llmperf import constant\n\n"
+        "@pytest.mark.llmperf(workload='classification')\n"
+        "def test_long(load):\n    load(constant('20/s'), '60s', warmup='0s')\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-k", "h100", "--llmperf-json=out.json"]
+    with subprocess.Popen(command, cwd=pytester.path, stdout=subprocess.PIPE, text=True, start_new_session=True) as session:
+        assert session.stdout is not None
+        # The line that tells of the deployment is the last before the load.
+        ready = next(line for line in session.stdout if "ready after" in line)
+        assert "SIMULATED" in ready
+        Event().wait(3.0)  # so long the load has run when it is interrupted; nothing tells of single requests
+        session.send_signal(signal.SIGINT)
+        rest = session.stdout.read()
+        assert session.wait(30) == pytest.ExitCode.INTERRUPTED, rest
+    (path,) = (pytester.path / ".llmperf" / "runs").glob("*/run.json")
+    (run,) = results(pytester)["runs"]
+    assert json.loads(path.read_text()) == run
+    assert run["timing"]["interrupted"] is True
+    assert run["counts"]["ok"] > 20
+
+
 def test_too_few_samples_are_inconclusive_and_do_not_pass(pytester: pytest.Pytester, llmperf: Sessions) -> None:
     suite(pytester, '{"ttft": {"p99": "10s"}}')
     result = llmperf("-k", "h100 and meets")
@@ -161,5 +188,5 @@ def test_selection(pytester: pytest.Pytester, llmperf: Sessions) -> None:
     assert "h100" not in listed
     by_mark = llmperf("--collect-only", "-q", "-m", "llmperf(workload='classification')", "-k", "h100").stdout.str()
     assert "test_suite.py::test_meets_sla[gke_h100_standalone_llama-3.1-8b]" in by_mark
-    one = llmperf("--collect-only", "-q", "test_suite.py::test_frame[gke_l40s_standalone_llama-3.1-8b]").stdout.str()
+    one = llmperf("--collect-only", "-q", "test_suite.py::test_frame[eks_l40s_standalone_llama-3.1-8b]").stdout.str()
     assert "1 test collected" in one
