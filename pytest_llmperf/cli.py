@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_llmperf.errors import ConfigError, LlmperfError, Where
-from pytest_llmperf.units import parse_duration
+from pytest_llmperf.errors import ConfigError, LlmperfError, UnitError, Where
+from pytest_llmperf.units import parse_duration, parse_fraction
 
 if TYPE_CHECKING:
     from pytest_llmperf.sim.spec import Faults
@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     sim.add_argument("--port", type=int, default=8000, help="0 picks a free one [%(default)s]")
     sim.add_argument("--seed", type=int, default=0, help="[%(default)s]")
     sim.add_argument("--error-rate", action="append", default=[], metavar="STATUS=SHARE", help="fault: 500=0.01 (repeatable)")
-    sim.add_argument("--abort-rate", type=float, default=0.0, metavar="SHARE", help="fault: streams cut in the middle")
+    sim.add_argument("--abort-rate", default="0", metavar="SHARE", help="fault: streams cut in the middle")
     sim.add_argument("--stall", metavar="EVERY=TIME", help="fault: no step for TIME, every EVERY: 10s=500ms")
     sim.add_argument("--crash-after", type=int, default=0, metavar="N", help="fault: exit after N requests")
     sim.add_argument("--slow-start", default="0s", metavar="TIME", help="fault: a longer cold start")
@@ -71,6 +71,7 @@ def _sim(options: argparse.Namespace) -> int:
     from pytest_llmperf.experiment.records import Cell
     from pytest_llmperf.sim.server import serve
 
+    port = _whole(options.port, "--port", most=65_535)
     catalog = load_catalog(_directories(options.catalog))
     cell = Cell(
         platform=next(iter(catalog.platforms.values())),
@@ -83,28 +84,46 @@ def _sim(options: argparse.Namespace) -> int:
         raise ConfigError(fit.reason)
     spec = replace(sim_spec(cell, options.seed), faults=_faults(options))
 
-    def listening(port: int) -> None:
-        print(f"SIMULATED {cell.model.name} on {cell.hardware.id}: http://{options.host}:{port} (Ctrl-C ends it)", flush=True)
+    def listening(taken: int) -> None:
+        print(f"SIMULATED {cell.model.name} on {cell.hardware.id}: http://{options.host}:{taken} (Ctrl-C ends it)", flush=True)
 
-    serve(spec, options.host, options.port, listening)
+    serve(spec, options.host, port, listening)
     return 0
 
 
 def _faults(options: argparse.Namespace) -> Faults:
     from pytest_llmperf.sim.spec import Faults
 
-    every, _, stall = (options.stall or "0s=0s").partition("=")
+    every, stall = _pair(options.stall, "--stall", "EVERY=TIME: 10s=500ms") if options.stall else ("0s", "0s")
+    rates = [_pair(rate, "--error-rate", "STATUS=SHARE: 500=0.01") for rate in options.error_rate]
+    return Faults(
+        error_rates={status: _read(parse_fraction, share, "--error-rate") for status, share in rates},
+        abort_rate=_read(parse_fraction, options.abort_rate, "--abort-rate"),
+        stall_every_s=_read(parse_duration, every, "--stall"),
+        stall_s=_read(parse_duration, stall, "--stall"),
+        crash_after_requests=_whole(options.crash_after, "--crash-after"),
+        slow_start_s=_read(parse_duration, options.slow_start, "--slow-start"),
+    )
+
+
+def _pair(text: str, option: str, form: str) -> tuple[str, str]:
+    first, equals, second = text.partition("=")
+    if not equals:
+        raise ConfigError(f"{text!r} has no '='", where=Where(option=option), hint=f"Write {form}.")
+    return first, second
+
+
+def _read(parse: Callable[[str], float], text: str, option: str) -> float:
     try:
-        return Faults(
-            error_rates={status: float(share) for status, _, share in (rate.partition("=") for rate in options.error_rate)},
-            abort_rate=options.abort_rate,
-            stall_every_s=parse_duration(every),
-            stall_s=parse_duration(stall),
-            crash_after_requests=options.crash_after,
-            slow_start_s=parse_duration(options.slow_start),
-        )
-    except ValueError as error:
-        raise ConfigError(f"a fault cannot be read: {error}") from None
+        return parse(text)
+    except UnitError as error:
+        raise ConfigError(str(error), where=Where(option=option)) from None
+
+
+def _whole(number: int, option: str, most: int | None = None) -> int:
+    if number < 0 or (most is not None and number > most):
+        raise ConfigError(f"{number} is not within 0..{most or ''}", where=Where(option=option))
+    return number
 
 
 def _cells(options: argparse.Namespace) -> int:

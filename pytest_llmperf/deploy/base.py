@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from pytest_llmperf.errors import DeployError
+
 if TYPE_CHECKING:
     from pytest_llmperf.experiment.records import Cell
 
@@ -62,6 +64,10 @@ class Deployment(Protocol):
         """The engine's last log lines, for a failing test's report; empty where there is no log to reach."""
         ...
 
+    def lost(self) -> str | None:
+        """Why it cannot answer any more, or None while it can: a process that ended, a server that is gone."""
+        ...
+
     def close(self) -> None:
         """Take the deployment down and see that it is gone. Safe to call twice. Raises ``DeployError`` when it is not."""
         ...
@@ -80,3 +86,13 @@ class Target(Protocol):
     def deploy(self, cell: Cell, progress: Progress) -> Deployment:
         """Stand the cell up and wait until it has answered. Raises ``DeployError`` and leaves nothing behind."""
         ...
+
+
+def check_standing(deployment: Deployment) -> None:
+    """Raises ``DeployError`` for a deployment that is lost, so that nobody takes its silence for a measurement."""
+    if (reason := deployment.lost()) is not None:
+        raise DeployError(
+            f"{deployment.cell.id}: the deployment was lost: {reason}",
+            hint="What was measured until then is kept; pytest's --lf runs what has failed again.",
+            log_tail=deployment.log_tail(),
+        )

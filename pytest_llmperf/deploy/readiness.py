@@ -13,6 +13,8 @@ from pytest_llmperf.errors import DeployError
 from pytest_llmperf.units import format_duration
 
 POLL_S = 0.05
+ANSWER_S = 5.0
+"""How long one question waits for its answer; a server that starts is then asked again."""
 SIMULATED_HEADER = "x-llmperf-simulated"
 
 
@@ -23,7 +25,7 @@ class Answer:
     endpoint: Endpoint
     engine: str
     ready_s: float
-    """From the first question to ``/health``'s yes."""
+    """From the first question to the list of models."""
     first_completion_s: float
 
 
@@ -34,107 +36,114 @@ def await_ready(
     api_key: str | None,
     timeout_s: float,
     progress: Progress,
-    alive: Callable[[], str | None] = lambda: None,
+    lost: Callable[[], str | None] = lambda: None,
 ) -> Answer:
-    """Wait until the server answers a completion. ``alive`` returns why it never will, or None.
+    """Wait until the server answers a completion. ``lost`` returns why it never will, or None.
 
-    ``model`` None takes the first of ``/v1/models``. Raises ``DeployError`` with the last state seen: at once when ``alive``
+    ``model`` None takes the first of ``/v1/models``. Raises ``DeployError`` with the last state seen: at once when ``lost``
     says so or an answer is final (401, unknown model), else after ``timeout_s``.
     """
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     started = monotonic()
-    with httpx.Client(base_url=base_url, headers=headers, timeout=httpx.Timeout(30.0, connect=5.0), trust_env=False) as client:
-        _await_health(client, started + timeout_s, progress, alive)
-        ready_s = monotonic() - started
-        name, simulated = _served_model(client, model)
-        progress("first completion")
-        asked = monotonic()
-        _complete_once(client, name)
-        endpoint = Endpoint(base_url=base_url.rstrip("/"), model=name, api_key=api_key, simulated=simulated)
-        return Answer(endpoint, _engine(client, simulated), ready_s, monotonic() - asked)
-
-
-def _await_health(client: httpx.Client, deadline: float, progress: Progress, alive: Callable[[], str | None]) -> None:
-    state = "nothing asked yet"
-    while True:
-        if (death := alive()) is not None:
-            raise DeployError(f"the server ended before it was ready: {death}", state=state)
+    deadline = started + timeout_s
+    with httpx.Client(base_url=base_url, headers=headers, timeout=ANSWER_S, trust_env=False) as client:
         try:
-            answer = client.get("/health")
-        except httpx.TransportError as error:
-            state = f"/health: {str(error) or type(error).__name__}"
+            # Whatever it says: servers that are not vLLM may have no /health or guard it. What counts then is /v1/models.
+            _await_answer(client, "/health", deadline, progress, lost)
+            models = _await_answer(client, "/v1/models", deadline, progress, lost)
+            ready_s = monotonic() - started
+            name = _model_in(models, model)
+            progress("first completion")
+            asked = monotonic()
+            _complete_once(client, name, deadline)
+        except TimeoutError as error:
+            raise DeployError(f"{base_url} did not become ready", state=str(error), hint=timeout_hint(timeout_s)) from None
+        first_completion_s = monotonic() - asked
+        simulated = SIMULATED_HEADER in models.headers
+        endpoint = Endpoint(base_url=base_url.rstrip("/"), model=name, api_key=api_key, simulated=simulated)
+        return Answer(endpoint, _engine(client, simulated), ready_s, first_completion_s)
+
+
+def _await_answer(
+    client: httpx.Client, path: str, deadline: float, progress: Progress, lost: Callable[[], str | None]
+) -> httpx.Response:
+    """The first answer that is not the server's own trouble (5xx). Raises ``TimeoutError`` with the last state seen."""
+    state = f"{path}: not asked yet"
+    while True:
+        if (reason := lost()) is not None:
+            raise DeployError(f"the server ended before it was ready: {reason}", state=state)
+        if (left_s := deadline - monotonic()) <= 0:
+            raise TimeoutError(state)
+        try:
+            answer = client.get(path, timeout=min(left_s, ANSWER_S))
+        except httpx.RequestError as error:
+            state = f"{path}: {_reason(error)}"
         else:
-            # Servers that are not vLLM may have no /health; what counts then is /v1/models.
-            if answer.is_success or answer.status_code == httpx.codes.NOT_FOUND:
-                return
-            _fail_if_final(answer, "/health")
-            state = f"/health: {answer.status_code} {answer.text[:200]}".strip()
+            if not answer.is_server_error:
+                return answer
+            state = f"{path}: {answer.status_code} {_shown(answer)}".strip()
         progress(state)
-        if monotonic() >= deadline:
-            raise DeployError(
-                f"{client.base_url} did not become ready",
-                state=state,
-                hint="Check that the server runs and that the URL is its root.",
-            )
         # Polling: a plain HTTP server has nothing to watch.
-        sleep(POLL_S)
+        sleep(max(0.0, min(POLL_S, deadline - monotonic())))
 
 
-def _fail_if_final(answer: httpx.Response, path: str) -> None:
+def _model_in(answer: httpx.Response, wanted: str | None) -> str:
+    """The model to ask for, from the answer of ``/v1/models``. Raises ``DeployError``."""
     if answer.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
         raise DeployError(
-            f"{path} answers {answer.status_code}: the server wants another credential",
+            f"/v1/models answers {answer.status_code}: the server wants another credential",
             hint="Put its Bearer token into the variable that --llmperf-api-key-env names (LLMPERF_API_KEY).",
         )
-
-
-def _get(client: httpx.Client, path: str) -> httpx.Response:
-    try:
-        answer = client.get(path)
-    except httpx.TransportError as error:
-        raise DeployError(f"{path} cannot be asked: {str(error) or type(error).__name__}") from None
-    _fail_if_final(answer, path)
-    return answer
-
-
-def _served_model(client: httpx.Client, wanted: str | None) -> tuple[str, bool]:
-    answer = _get(client, "/v1/models")
-    simulated = SIMULATED_HEADER in answer.headers
     try:
         names = [str(entry["id"]) for entry in answer.json()["data"]]
     except (ValueError, KeyError, TypeError):
         raise DeployError(
             f"/v1/models answers {answer.status_code} and lists no models",
-            state=answer.text[:200],
+            state=_shown(answer),
             hint="The endpoint must be OpenAI-compatible, and the URL its root, without /v1.",
         ) from None
-    if wanted is None and names:
-        return names[0], simulated
-    if wanted is not None and wanted in names:
-        return wanted, simulated
-    raise DeployError(f"the server does not serve the model {wanted!r}; it serves: {', '.join(names) or 'none'}")
+    if not names:
+        raise DeployError("the server serves no model: /v1/models is an empty list")
+    if wanted is not None and wanted not in names:
+        raise DeployError(f"the server does not serve the model {wanted!r}; it serves: {', '.join(names)}")
+    return wanted or names[0]
 
 
-def _complete_once(client: httpx.Client, model: str) -> None:
+def _complete_once(client: httpx.Client, model: str, deadline: float) -> None:
+    """One token, over completions or, where there are none, chat. Raises ``DeployError``; at the deadline ``TimeoutError``."""
     body = {"model": model, "prompt": "Hello", "max_tokens": 1}
+    # An engine may compile kernels for its first completion, so it has all the time that is left.
+    timeout_s = max(deadline - monotonic(), 1.0)
     try:
-        answer = client.post("/v1/completions", json=body)
+        answer = client.post("/v1/completions", json=body, timeout=timeout_s)
         if answer.status_code == httpx.codes.NOT_FOUND:
             chat = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
-            answer = client.post("/v1/chat/completions", json=chat)
-    except httpx.TransportError as error:
-        raise DeployError(f"the first completion failed: {str(error) or type(error).__name__}") from None
+            answer = client.post("/v1/chat/completions", json=chat, timeout=timeout_s)
+    except httpx.TimeoutException:
+        raise TimeoutError("the first completion was not answered") from None
+    except httpx.RequestError as error:
+        raise DeployError(f"the first completion failed: {_reason(error)}") from None
     if not answer.is_success:
-        raise DeployError(f"the first completion was answered with {answer.status_code}", state=answer.text[:300])
+        raise DeployError(f"the first completion was answered with {answer.status_code}", state=_shown(answer))
 
 
 def _engine(client: httpx.Client, simulated: bool) -> str:
-    answer = _get(client, "/version")
+    """What ``/version`` says; the OpenAI API has no such path, so that a server without it is ready all the same."""
     try:
-        version = str(answer.json()["version"])
-    except (ValueError, KeyError, TypeError):
+        version = str(client.get("/version").json()["version"])
+    except (httpx.RequestError, ValueError, KeyError, TypeError):
         return "unknown"
     return f"vLLM simulator {version}" if simulated else f"vLLM {version}"
+
+
+def _reason(error: httpx.RequestError) -> str:
+    return str(error) or type(error).__name__
+
+
+def _shown(answer: httpx.Response) -> str:
+    """How an answer begins; without the token, should the server have echoed it."""
+    token = answer.request.headers.get("Authorization", "").removeprefix("Bearer ")
+    return (answer.text.replace(token, "***") if token else answer.text)[:200].strip()
 
 
 def timeout_hint(timeout_s: float) -> str:

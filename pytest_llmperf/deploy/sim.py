@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
-import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
+from tempfile import TemporaryFile
 from time import monotonic
 from typing import IO
 
@@ -20,6 +21,7 @@ from pytest_llmperf.errors import DeployError
 from pytest_llmperf.experiment.records import Cell
 
 LOG_TAIL_LINES = 20
+LOG_TAIL_BYTES = 16_384
 END_TIMEOUT_S = 5.0
 
 
@@ -31,16 +33,20 @@ class SimDeployment:
     endpoint: Endpoint
     info: DeploymentInfo
     process: subprocess.Popen[bytes] = field(repr=False)
-    log: Path = field(repr=False)
+    log: IO[bytes] = field(repr=False)
 
     def log_tail(self) -> str:
-        """The simulator's last lines."""
+        """The simulator's last lines; empty once it is closed."""
         return _tail(self.log)
+
+    def lost(self) -> str | None:
+        """How the process ended, if it did."""
+        return _death(self.process)
 
     def close(self) -> None:
         """End the process and wait for it. Raises ``DeployError`` when it will not go."""
         _end(self.process)
-        self.log.unlink(missing_ok=True)
+        self.log.close()
 
 
 @dataclass(frozen=True)
@@ -58,36 +64,27 @@ class SimTarget:
         """Start the simulator and wait for its first completion. Raises ``DeployError`` with the simulator's log."""
         started = monotonic()
         spec = sim_spec(cell, self.seed)
-        command = (sys.executable, "-m", "pytest_llmperf.sim", "--spec", "-", "--port", "0", "--parent-pid", str(os.getpid()))
-        handle, log_name = tempfile.mkstemp(prefix="llmperf-sim-", suffix=".log")
-        log = Path(log_name)
-        with os.fdopen(handle, "wb") as log_file:
-            process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log_file, start_new_session=True
-            )
-        try:
-            port = _port_of(process, spec.to_json(), started + self.ready_timeout_s)
-            listening_s = monotonic() - started
-            answer = await_ready(
-                f"http://127.0.0.1:{port}",
-                model=cell.model.name,
-                api_key=None,
-                timeout_s=self.ready_timeout_s,
-                progress=progress,
-                alive=lambda: _death(process),
-            )
-        except BaseException as error:
-            _end(process)
-            tail = _tail(log)
-            log.unlink(missing_ok=True)
-            if isinstance(error, DeployError):
-                raise DeployError(
-                    f"{cell.id}: {error.what}",
-                    state=error.state,
-                    hint=error.hint or timeout_hint(self.ready_timeout_s),
-                    log_tail=tail,
-                ) from None
-            raise
+        # -P: a file of the user's working directory must not shadow a module of the simulator.
+        command: tuple[str, ...] = (sys.executable, "-P", "-m", "pytest_llmperf.sim", "--spec", "-", "--port", "0")
+        command += ("--parent-pid", str(os.getpid()))
+        with ExitStack() as undo:
+            log = undo.enter_context(TemporaryFile())  # it has no name: nothing is left of it, whatever ends this process
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+            undo.callback(_end, process)
+            try:
+                port = _port_of(process, spec.to_json(), self.ready_timeout_s)
+                listening_s = monotonic() - started
+                answer = await_ready(
+                    f"http://127.0.0.1:{port}",
+                    model=cell.model.name,
+                    api_key=None,
+                    timeout_s=self.ready_timeout_s,
+                    progress=progress,
+                    lost=lambda: _death(process),
+                )
+            except DeployError as error:
+                raise DeployError(f"{cell.id}: {error.what}", state=error.state, hint=error.hint, log_tail=_tail(log)) from None
+            undo.pop_all()
         info = DeploymentInfo(
             target=self.name,
             simulated=True,
@@ -102,7 +99,7 @@ class SimTarget:
         return SimDeployment(cell, answer.endpoint, info, process, log)
 
 
-def _port_of(process: subprocess.Popen[bytes], spec: str, deadline: float) -> int:
+def _port_of(process: subprocess.Popen[bytes], spec: str, timeout_s: float) -> int:
     """Hand the spec over and read the line the simulator prints once it listens."""
     assert process.stdin is not None
     assert process.stdout is not None
@@ -110,47 +107,51 @@ def _port_of(process: subprocess.Popen[bytes], spec: str, deadline: float) -> in
         process.stdin.write(spec.encode())
         process.stdin.close()
     except BrokenPipeError:
-        raise DeployError(f"the simulator did not start: {_death(process, wait=True)}") from None
-    line = _line_before(process.stdout, deadline)
+        raise DeployError(f"the simulator did not start: {_last_word(process)}") from None
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        if not selector.select(timeout_s):
+            raise DeployError("the simulator did not start: it said nothing", hint=timeout_hint(timeout_s))
+    line = process.stdout.readline()
     if not line:
-        raise DeployError(f"the simulator did not start: {_death(process, wait=True)}")
+        raise DeployError(f"the simulator did not start: {_last_word(process)}")
     return int(json.loads(line)["port"])
 
 
-def _line_before(stream: IO[bytes], deadline: float) -> bytes:
-    with selectors.DefaultSelector() as selector:
-        selector.register(stream, selectors.EVENT_READ)
-        return stream.readline() if selector.select(max(0.0, deadline - monotonic())) else b""
+def _last_word(process: subprocess.Popen[bytes]) -> str:
+    """How a process ended whose output has."""
+    try:
+        process.wait(END_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return "it closed its output"
+    return _death(process) or ""
 
 
-def _death(process: subprocess.Popen[bytes], wait: bool = False) -> str | None:
-    if wait:
-        try:
-            process.wait(END_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            return "it said nothing"
+def _death(process: subprocess.Popen[bytes]) -> str | None:
     code = process.poll()
-    return None if code is None else f"its process ended with status {code}"
+    if code is None:
+        return None
+    return f"its process was killed by {signal.Signals(-code).name}" if code < 0 else f"its process ended with status {code}"
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     for stop in (process.terminate, process.kill):
-        if process.poll() is None:
-            stop()
+        stop()  # does nothing once the process is known to have ended
         try:
             process.wait(END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             continue
         break
+    else:
+        raise DeployError(f"the simulator (process {process.pid}) does not end")
     if process.stdout is not None:
         process.stdout.close()
-    if process.poll() is None:
-        raise DeployError(f"the simulator (process {process.pid}) does not end")
 
 
-def _tail(log: Path) -> str:
-    try:
-        lines = log.read_text(errors="replace").splitlines()
-    except OSError:
+def _tail(log: IO[bytes]) -> str:
+    if log.closed:
         return ""
-    return "\n".join(lines[-LOG_TAIL_LINES:])
+    # pread: the simulator writes through the same descriptor, whose position must not move.
+    size = os.fstat(log.fileno()).st_size
+    end = os.pread(log.fileno(), LOG_TAIL_BYTES, max(0, size - LOG_TAIL_BYTES))
+    return "\n".join(end.decode(errors="replace").splitlines()[-LOG_TAIL_LINES:])

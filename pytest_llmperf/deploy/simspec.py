@@ -2,40 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Any
 
-from pytest_llmperf.errors import ConfigError, Where, unknown
-from pytest_llmperf.experiment.records import Cell, Hardware, Model, Precision
+from pytest_llmperf.errors import ConfigError, UnitError, Where, unknown
+from pytest_llmperf.experiment.records import Cell, Hardware, Precision
+from pytest_llmperf.sim.codec import decode
 from pytest_llmperf.sim.spec import EngineArgs, GpuSpec, Interconnect, ModelSpec, SimSpec
+from pytest_llmperf.units import parse_fraction
 
-WEIGHT_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int4": 0.5}
-_LINKS: dict[str, Interconnect] = {
+WEIGHT_BYTES: Mapping[Precision, float] = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int4": 0.5}
+MIN_CONTEXT_TOKENS = 2048
+"""A cell in which not even this finds room does not fit (``experiment.fit`` says the same)."""
+
+_LINKS: Mapping[str, Interconnect] = {
     "nvlink-h100": "nvlink-h100",
     "nvlink-a100": "nvlink-a100",
     "pcie4": "pcie",
     "pcie3": "pcie",
-    "none": "pcie",
+    "none": "none",
 }
+# Values of vLLM's arguments for number formats that the simulator can stand for.
+_PRECISION_OF_QUANTIZATION: Mapping[str, Precision] = {
+    "fp8": "fp8",
+    "awq": "int4",
+    "awq_marlin": "int4",
+    "gptq": "int4",
+    "gptq_marlin": "int4",
+}
+_DTYPES = {"auto", "half", "float16", "bfloat16"}
+_KV_BYTES = {"auto": 2.0, "float16": 2.0, "bfloat16": 2.0, "fp8": 1.0, "fp8_e4m3": 1.0, "fp8_e5m2": 1.0}
+_FORMATS = ("quantization", "dtype", "kv_cache_dtype")
+
+Value = str | int | float | bool
 
 
 def sim_spec(cell: Cell, seed: int = 0) -> SimSpec:
-    """The simulator's spec of a cell. Raises ``ConfigError`` for an engine argument the simulator does not model."""
-    return SimSpec(
+    """The simulator's spec of a cell. Raises ``ConfigError`` for what the simulator does not model or vLLM would refuse."""
+    given = _given(cell)
+    formats = {name: str(given.pop(name)) for name in _FORMATS if name in given}
+    _check_formats(cell, formats)
+    spec = SimSpec(
         gpu=_gpu(cell.hardware),
-        model=_model(cell.model, cell.precision),
-        engine=_engine_args(cell),
+        model=_model(cell, _KV_BYTES[formats.get("kv_cache_dtype", "auto")]),
+        engine=_engine_args(cell, given),
         served_model_name=cell.model.name,
         seed=seed,
     )
+    return spec if spec.engine.max_model_len is not None else _with_longest_context(spec)
 
 
 def _gpu(hardware: Hardware) -> GpuSpec:
+    efficiency = hardware.efficiency
     peaks = {"bf16": hardware.bf16_flops}
-    mfu = {"bf16": hardware.efficiency.mfu_bf16}
+    mfu = {"bf16": efficiency.mfu_bf16}
     if hardware.fp8_flops is not None:
         peaks["fp8"] = hardware.fp8_flops
-        mfu["fp8"] = hardware.efficiency.mfu_fp8
+        mfu["fp8"] = efficiency.mfu_fp8
     return GpuSpec(
         name=hardware.name,
         memory_bytes=hardware.memory,
@@ -43,12 +66,14 @@ def _gpu(hardware: Hardware) -> GpuSpec:
         flops_per_s=peaks,
         mfu=mfu,
         interconnect=_LINKS[hardware.interconnect],
-        bandwidth_efficiency=hardware.efficiency.bandwidth,
-        layer_overhead_s=hardware.efficiency.layer_overhead,
+        engine_class=hardware.engine_class,
+        bandwidth_efficiency=efficiency.bandwidth,
+        layer_overhead_s=efficiency.layer_overhead,
     )
 
 
-def _model(model: Model, precision: Precision) -> ModelSpec:
+def _model(cell: Cell, kv_bytes_per_element: float) -> ModelSpec:
+    model = cell.model
     return ModelSpec(
         name=model.name,
         n_layers=model.layers,
@@ -62,38 +87,93 @@ def _model(model: Model, precision: Precision) -> ModelSpec:
         n_experts=model.experts,
         n_experts_per_token=model.experts_per_token,
         tied_embeddings=model.tied_embeddings,
-        precision="fp8" if precision == "fp8" else "bf16",
-        weight_bytes_per_param=WEIGHT_BYTES[precision],
+        # int4 is a format of the weights alone: products are computed in 16 bit, and fp16 is as fast as bf16.
+        precision="fp8" if cell.precision == "fp8" else "bf16",
+        weight_bytes_per_param=WEIGHT_BYTES[cell.precision],
+        kv_bytes_per_element=kv_bytes_per_element,
         max_model_len=model.max_model_len,
     )
 
 
-def _engine_args(cell: Cell) -> EngineArgs:
-    """vLLM's arguments, dashes or underscores; what only chooses a number format is in the precision already."""
-    known = {f.name for f in fields(EngineArgs)}
-    given: dict[str, Any] = {key.replace("-", "_"): value for key, value in cell.variant.engine_args.items()}
-    given = {key: value for key, value in given.items() if key not in {"quantization", "dtype", "kv_cache_dtype"}}
-    # vLLM's switches come in pairs: --no-enable-prefix-caching is enable_prefix_caching: false.
-    given = {
-        key.removeprefix("no_") if key.startswith("no_") else key: (not value) if key.startswith("no_") else value
-        for key, value in given.items()
-    }
-    for key in given:
-        if key not in known:
-            raise unknown("engine argument", key, known, Where(key=f"variant {cell.variant.name}"))
-    args = replace(EngineArgs(**given), tensor_parallel_size=cell.hardware.count)
-    return args if args.max_model_len is not None else replace(args, max_model_len=_context(cell, args))
+def _given(cell: Cell) -> dict[str, Value]:
+    """The variant's arguments under the names of Python; of vLLM's pairs of switches, the one without ``no``."""
+    given: dict[str, Value] = {}
+    for key, value in cell.variant.engine_args.items():
+        name = key.replace("-", "_")
+        if name.startswith("no_"):
+            if not isinstance(value, bool):
+                raise _refused(cell, key, f"is a switch: true or false, not {value!r}")
+            name, value = name.removeprefix("no_"), not value  # noqa: PLW2901
+        if name in given:
+            raise _refused(cell, key, "is set twice")
+        given[name] = value
+    return given
 
 
-def _context(cell: Cell, args: EngineArgs) -> int:
-    """The longest context, up to the model's own, for which the KV cache has room: vLLM would refuse a longer one."""
-    length = cell.model.max_model_len
-    while True:
+def _check_formats(cell: Cell, formats: Mapping[str, str]) -> None:
+    """Whether the number formats that are asked for are those of the cell's precision, and ones the simulator knows."""
+    if cell.precision == "fp8" and cell.hardware.fp8_flops is None:
+        raise ConfigError(f"{cell.hardware.name} has no FP8 units", where=_where(cell, "precision"))
+    dtype = formats.get("dtype", "auto")
+    if dtype not in _DTYPES:
+        raise unknown("dtype", dtype, _DTYPES, _where(cell, "dtype"))
+    if dtype == "bfloat16" and not cell.hardware.supports_bf16:
+        raise _refused(cell, "dtype", f"is 'bfloat16', which {cell.hardware.name} has not got")
+    kv_dtype = formats.get("kv_cache_dtype", "auto")
+    if kv_dtype not in _KV_BYTES:
+        raise unknown("kv-cache-dtype", kv_dtype, _KV_BYTES, _where(cell, "kv-cache-dtype"))
+    quantization = formats.get("quantization")
+    if quantization is None:
+        return
+    if quantization not in _PRECISION_OF_QUANTIZATION:
+        raise unknown("quantization", quantization, _PRECISION_OF_QUANTIZATION, _where(cell, "quantization"))
+    precision = _PRECISION_OF_QUANTIZATION[quantization]
+    if precision != cell.precision:
+        raise _refused(
+            cell,
+            "quantization",
+            f"is {quantization!r}, but the precision of {cell.model.name} is {cell.precision} here",
+            hint=f"Add 'precision: {precision}' to the variant.",
+        )
+
+
+def _engine_args(cell: Cell, given: Mapping[str, Value]) -> EngineArgs:
+    known = [f.name for f in fields(EngineArgs)]
+    for name in given:
+        if name not in known:
+            choices = [each.replace("_", "-") for each in (*known, *_FORMATS)]
+            raise unknown("engine argument", name.replace("_", "-"), choices, _where(cell))
+    values = dict(given)
+    if "gpu_memory_utilization" in values:
         try:
-            SimSpec(_gpu(cell.hardware), _model(cell.model, cell.precision), replace(args, max_model_len=length)).resolve()
+            values["gpu_memory_utilization"] = parse_fraction(values["gpu_memory_utilization"])
+        except UnitError as error:
+            raise _refused(cell, "gpu-memory-utilization", f"cannot be read: {error}") from None
+    args = decode(EngineArgs, values, f"variant {cell.variant.name}")
+    count = cell.hardware.count
+    if args.tensor_parallel_size != count and "tensor_parallel_size" in given:
+        raise _refused(cell, "tensor-parallel-size", f"is {args.tensor_parallel_size}, and the hardware is {cell.hardware.id}")
+    return replace(args, tensor_parallel_size=count)
+
+
+def _with_longest_context(spec: SimSpec) -> SimSpec:
+    """The model's context, halved until the KV cache has room for one request of it: vLLM would refuse a longer one."""
+    length = spec.model.max_model_len
+    while True:
+        shorter = replace(spec, engine=replace(spec.engine, max_model_len=length))
+        try:
+            shorter.resolve()
         except ConfigError:
-            if length <= 2048:
+            if length <= MIN_CONTEXT_TOKENS:
                 raise
-            length //= 2
+            length = max(length // 2, MIN_CONTEXT_TOKENS)
         else:
-            return length
+            return shorter
+
+
+def _where(cell: Cell, key: str = "") -> Where:
+    return Where(key=f"variant {cell.variant.name}" + (f".{key}" if key else ""))
+
+
+def _refused(cell: Cell, argument: str, problem: str, hint: str | None = None) -> ConfigError:
+    return ConfigError(f"the engine argument {argument!r} {problem}", where=_where(cell), hint=hint)

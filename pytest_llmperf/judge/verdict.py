@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -96,13 +96,27 @@ def request_limits(thresholds: Iterable[Threshold]) -> dict[str, float]:
 def judge(metrics: Metrics, sla: Sla, invalid: tuple[str, ...] = ()) -> Verdict:
     """Hold a run's metrics against an SLA.
 
-    ``invalid``: reasons not to trust the run; any makes the verdict INVALID, whatever was measured. Else one FAIL fails it,
-    else one INCONCLUSIVE leaves it open. Too few samples fail a quantile only where no further ones could mend it.
+    ``invalid``: reasons not to trust the run; any makes the verdict INVALID, whatever was measured, as does a miss so small that
+    the client's own delay may have caused it. Else one FAIL fails it, else one INCONCLUSIVE leaves it open. Too few samples fail
+    a quantile only where no further ones could mend it.
     """
     limits = request_limits(sla.thresholds)
     checks = tuple(_check(metrics, threshold, limits) for threshold in sla.thresholds)
+    invalid = invalid or tuple(_decided_by_the_client(metrics, checks))
     outcome = Outcome.INVALID if invalid else _worst(checks)
     return Verdict(sla.name, outcome, checks, invalid or tuple(_reason(c) for c in checks if c.outcome is not Outcome.PASS))
+
+
+def _decided_by_the_client(metrics: Metrics, checks: Iterable[Check]) -> Iterator[str]:
+    """A miss that the client's own delay may have caused. The delay only adds, so a limit that is kept was kept by the server."""
+    for check in checks:
+        metric, limit = check.threshold.key.metric, check.threshold.limit
+        delay_s = metrics.client_delay.in_metric(metric.name) if metric.is_distribution else 0.0
+        if limit < check.estimate.value <= limit + delay_s and check.outcome is Outcome.FAIL:
+            yield (
+                f"{check.threshold.key.title} {check.threshold.required}: measured {shown(metric, check.estimate.value)}, of "
+                f"which the client's own delay may be {shown(metric, delay_s)}; use a less busy machine or more workers"
+            )
 
 
 def _worst(checks: tuple[Check, ...]) -> Outcome:

@@ -6,18 +6,19 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 from itertools import chain
-from time import monotonic
+from time import monotonic, process_time
 from typing import Any
 
 from pytest_llmperf.load.agenda import Agenda, Task
 from pytest_llmperf.load.exchange import Exchange, Tape, WireEnd
+from pytest_llmperf.load.health import HEARTBEAT_S
+from pytest_llmperf.load.messages import Progress
 from pytest_llmperf.load.options import LoadOptions
 from pytest_llmperf.load.plan import LoadPlan, SessionPlan
 from pytest_llmperf.load.pool import Address, Pool
 from pytest_llmperf.load.prompts import RequestWriter
 from pytest_llmperf.load.upcoming import Upcoming
 
-_HEARTBEAT_S = 0.01
 _SWEEP_EVERY = 5
 """Heartbeats between looks for timeouts: they are accurate to 50 ms."""
 _AHEAD_BYTES = 256 * 2**20
@@ -41,16 +42,6 @@ class _Run:
         self.session = session
         self.turn = 0
         self.next_request: bytes | None = None
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How far a worker is."""
-
-    in_flight: int
-    finished: int
-    failed: int
-    reads: int
 
 
 class Driver:
@@ -88,6 +79,11 @@ class Driver:
         self._counts = [0, 0, 0]
         self.exchanges: list[Exchange] = []
         self.loop_lags_s: list[float] = []
+        """Of each heartbeat from the window's start to its end."""
+        self.drain_lags_s: list[float] = []
+        """Of each one after that."""
+        self._cpu_began: tuple[float, float] | None = None
+        self._cpu_ended: tuple[float, float] | None = None
         self.stopped_s: float | None = None
         """When the load was stopped before its end (monotonic); None when it was not."""
 
@@ -97,14 +93,27 @@ class Driver:
         return self._pool.connect_failures
 
     @property
+    def resent(self) -> int:
+        """Requests sent a second time, because the server had already closed the idle connection they were sent on."""
+        return self._pool.resent
+
+    @property
+    def cpu_share(self) -> float:
+        """CPU seconds per second of the window: neither an idle warm-up nor a long drain makes a full core look free."""
+        if self._cpu_began is None or self._cpu_ended is None:
+            return 0.0
+        (cpu_began_s, began_s), (cpu_ended_s, ended_s) = self._cpu_began, self._cpu_ended
+        return (cpu_ended_s - cpu_began_s) / (ended_s - began_s)
+
+    @property
     def is_precise(self) -> bool:
         """Whether arrivals are timed more finely than a millisecond."""
         return self._agenda.is_precise
 
-    def counts(self) -> Counts:
+    def progress(self) -> Progress:
         """How far it is, now."""
         finished, failed, reads = self._counts
-        return Counts(len(self._runs), finished, failed, reads + sum(len(exchange.reads) for exchange in self._runs))
+        return Progress(len(self._runs), finished, failed, reads + sum(len(exchange.reads) for exchange in self._runs))
 
     def prepare(self) -> None:
         """Write requests ahead, before the clock starts."""
@@ -124,8 +133,10 @@ class Driver:
         else:
             for _ in range(self._users):
                 self._agenda.at(start_s, self._user_ready)
+        self._agenda.at(start_s + self._plan.window_start_s, self._window_begins)
         self._agenda.at(start_s, self._beat)
         await self._over
+        self._cpu_ended = self._cpu_ended or _cpu_clock()
         self._agenda.close()
         self._pool.close()
         # Connections that were closed hear of it in the loop's next turn.
@@ -228,19 +239,24 @@ class Driver:
         else:
             self._agenda.at(due_s, task)
 
+    def _window_begins(self, _due_s: float, _now_s: float) -> None:
+        self._cpu_began = _cpu_clock()
+
     def _window_ends(self, due_s: float, _now_s: float) -> None:
         self._accepting = False
+        self._cpu_ended = _cpu_clock()
         drain_s = self._options.drain_timeout_s
         self._deadline_s = due_s + (float("inf") if drain_s is None else drain_s)
         self._check_over()
 
     def _beat(self, due_s: float, now_s: float) -> None:
-        self.loop_lags_s.append(now_s - due_s)
+        if now_s - self._start_s >= self._plan.window_start_s:
+            (self.loop_lags_s if self._accepting else self.drain_lags_s).append(now_s - due_s)
         self._beats += 1
         if self._beats % _SWEEP_EVERY == 0:
             self._sweep(now_s)
         # From now, not from due: a loop that was held up is not asked for all the beats it missed.
-        self._agenda.at(now_s + _HEARTBEAT_S, self._beat)
+        self._agenda.at(now_s + HEARTBEAT_S, self._beat)
 
     def _sweep(self, now_s: float) -> None:
         """End what has timed out, and everything once the drain is over."""
@@ -265,3 +281,7 @@ class Driver:
         exhausted = not self._plan.open_loop and self._users == 0
         if not self._runs and (not self._accepting or exhausted) and not self._over.done():
             self._over.set_result(None)
+
+
+def _cpu_clock() -> tuple[float, float]:
+    return process_time(), monotonic()

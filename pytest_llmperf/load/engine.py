@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import selectors
 import subprocess
 import sys
@@ -21,7 +22,8 @@ from pytest_llmperf.load.log import lost_log, merged_log
 from pytest_llmperf.load.messages import Done, Failed, Go, Inbox, Job, Message, Progress, Ready, Stop, send
 from pytest_llmperf.load.options import LoadOptions, LoadProgress
 from pytest_llmperf.load.plan import LoadPlan
-from pytest_llmperf.load.records import ClientHealth, LoadResult, RequestLog
+from pytest_llmperf.load.pool import CLIENT_FAULTS
+from pytest_llmperf.load.records import ClientHealth, LoadResult, Outcome, RequestLog
 
 __all__ = ["LoadOptions", "LoadProgress", "run_load"]
 
@@ -118,6 +120,7 @@ class _Crew:
         self._selector = selectors.DefaultSelector()
         self._start_s = self._started_at = 0.0
         self._interrupted_s: float | None = None
+        self._content_seed = secrets.randbits(64) if options.content_seed is None else options.content_seed
 
     def __enter__(self) -> _Crew:
         return self
@@ -137,7 +140,7 @@ class _Crew:
             worker = _Worker(index, TemporaryFile())  # noqa: SIM115  (closed by _Worker.end)
             self._workers.append(worker)
             self._selector.register(worker.inbox.fd, selectors.EVENT_READ, worker)
-            worker.tell(Job(self._plan, self._endpoint, self._options, index, count))
+            worker.tell(Job(self._plan, self._endpoint, self._options, self._content_seed, index, count))
         while not all(worker.is_ready for worker in self._workers):
             for worker, message in self._receive(None):
                 if message is None:
@@ -232,6 +235,11 @@ class _Crew:
             planned_requests=len(log),
             sent_requests=int(np.count_nonzero(~np.isnan(log.sent_s))),
             notes=(*self._notes, *notes),
+            unreachable_requests=sum(
+                outcome == Outcome.CONNECT_FAILED and error not in CLIENT_FAULTS
+                for outcome, error in zip(log.outcome, log.error, strict=True)
+            ),
+            lost_workers=len(self._workers) - len(reports),
         )
         return LoadResult(log, health, self._started_at, self._plan.window_start_s, end_s, interrupted)
 

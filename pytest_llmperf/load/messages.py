@@ -23,6 +23,7 @@ class Job:
     plan: LoadPlan
     endpoint: Endpoint
     options: LoadOptions
+    content_seed: int
     worker: int
     workers: int
 
@@ -46,7 +47,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Progress:
-    """From a worker, twice a second."""
+    """From a worker, twice a second: how far it is."""
 
     in_flight: int
     finished: int

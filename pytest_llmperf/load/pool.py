@@ -17,14 +17,18 @@ from pytest_llmperf.load.wire import Connection
 
 _PROBE_S = 2.0
 
+_NO_FILES, _NO_PORT = "too many open files", "no local port left"
+CLIENT_FAULTS = frozenset({f"connect {_NO_FILES}", f"connect {_NO_PORT}"})
+"""Errors of connecting that are this machine's and not the server's."""
+
 _REASONS = {
     errno.ECONNREFUSED: "refused",
     errno.ECONNRESET: "reset",
     errno.ETIMEDOUT: "timeout",
     errno.EHOSTUNREACH: "host unreachable",
     errno.ENETUNREACH: "network unreachable",
-    errno.EMFILE: "too many open files",
-    errno.EADDRNOTAVAIL: "no local port left",
+    errno.EMFILE: _NO_FILES,
+    errno.EADDRNOTAVAIL: _NO_PORT,
 }
 
 
@@ -72,15 +76,7 @@ class Pool:
         self._busy: dict[Exchange, Connection] = {}
         self._opening: dict[Exchange, asyncio.Task[None]] = {}
         self.connect_failures = 0
-
-    @property
-    def in_flight(self) -> int:
-        """Exchanges begun and not ended."""
-        return len(self._busy) + len(self._opening)
-
-    def exchanges(self) -> list[Exchange]:
-        """Those in flight."""
-        return [*self._busy, *self._opening]
+        self.resent = 0
 
     def is_opening(self, exchange: Exchange) -> bool:
         """Whether the exchange still waits for its connection."""
@@ -130,6 +126,7 @@ class Pool:
     def stale(self, exchange: Exchange) -> None:
         """It was closed before the response's first byte; a fresh one is not ``served`` and so cannot be stale again."""
         del self._busy[exchange]
+        self.resent += 1
         exchange.restart()
         self._open(exchange)
 

@@ -96,6 +96,10 @@ class ClientHealth:
     """How many the profile had due within the run (open loop); how many were made (closed loop)."""
     sent_requests: int
     notes: tuple[str, ...] = ()
+    unreachable_requests: int = 0
+    """Not sent because the server took no connection: its failures, not the client's."""
+    lost_workers: int = 0
+    """Workers that died, and what they had measured with them."""
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,13 @@ import os
 import resource
 import signal
 import sys
-from time import monotonic, process_time
 
 from pytest_llmperf.errors import LlmperfError
 from pytest_llmperf.load.driver import Driver, Share
 from pytest_llmperf.load.exchange import Tape
 from pytest_llmperf.load.health import worker_health
 from pytest_llmperf.load.log import log_of
-from pytest_llmperf.load.messages import Done, Failed, Go, Inbox, Job, Progress, Ready, Stop, send
+from pytest_llmperf.load.messages import Done, Failed, Go, Inbox, Job, Ready, Stop, send
 from pytest_llmperf.load.pool import resolve
 from pytest_llmperf.load.prompts import request_writer
 
@@ -63,7 +62,7 @@ def _serve(job: Job, inbox: Inbox, out: int) -> int:
 
 async def _drive(job: Job, inbox: Inbox, out: int, tape: Tape, notes: tuple[str, ...]) -> Done | None:
     plan = job.plan
-    writer = request_writer(plan.workload, job.endpoint, plan.seed)
+    writer = request_writer(plan.workload, job.endpoint, job.content_seed)
     driver = Driver(plan, Share(job.worker, job.workers), job.options, writer, resolve(job.endpoint.base_url), tape)
     driver.prepare()
     send(out, Ready())
@@ -77,13 +76,14 @@ async def _drive(job: Job, inbox: Inbox, out: int, tape: Tape, notes: tuple[str,
     loop = asyncio.get_running_loop()
     loop.add_reader(inbox.fd, _listen, inbox, driver)
     telling = loop.create_task(_tell(driver, out))
-    cpu_s, began_s = process_time(), monotonic()
     await driver.drive(go.start_s)
-    cpu_share = (process_time() - cpu_s) / (monotonic() - began_s)
     telling.cancel()
     loop.remove_reader(inbox.fd)
     if not driver.is_precise:
         notes = (*notes, "arrivals are timed to a millisecond: this platform has no timerfd")
+    if driver.resent:
+        what = "times a request was sent again: the server had closed its idle connection without saying so"
+        notes = (*notes, f"worker {job.worker}: {driver.resent} {what}")
     log = log_of(
         driver.exchanges,
         tape.read,
@@ -92,7 +92,9 @@ async def _drive(job: Job, inbox: Inbox, out: int, tape: Tape, notes: tuple[str,
         api=plan.workload.api,
         stream=plan.workload.stream,
     )
-    health = worker_health(job.worker, driver.exchanges, driver.loop_lags_s, cpu_share, driver.connect_failures)
+    health = worker_health(
+        job.worker, driver.exchanges, driver.loop_lags_s, driver.drain_lags_s, driver.cpu_share, driver.connect_failures
+    )
     return Done(log, health, driver.stopped_s, notes)
 
 
@@ -108,8 +110,7 @@ def _listen(inbox: Inbox, driver: Driver) -> None:
 async def _tell(driver: Driver, out: int) -> None:
     while True:
         await asyncio.sleep(_PROGRESS_S)
-        counts = driver.counts()
-        send(out, Progress(counts.in_flight, counts.finished, counts.failed, counts.reads))
+        send(out, driver.progress())
 
 
 def _event_loop() -> tuple[asyncio.AbstractEventLoop, tuple[str, ...]]:

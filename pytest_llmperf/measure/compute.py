@@ -22,6 +22,7 @@ from pytest_llmperf.measure.interval import proportion_interval
 from pytest_llmperf.measure.latencies import PER_REQUEST, inter_token_latencies, request_latencies
 from pytest_llmperf.measure.run import UNKNOWN, Estimate
 from pytest_llmperf.measure.throughput import throughput
+from pytest_llmperf.measure.trust import ClientDelay, client_delay
 from pytest_llmperf.metrics import METRICS, MetricKey, metric_key
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class Metrics:
     latencies: Mapping[str, Floats]
     distributions: Mapping[str, Distribution]
     scalars: Mapping[str, Estimate]
+    client_delay: ClientDelay
 
     def estimate(self, key: MetricKey) -> Estimate:
         """The value of a metric with its interval; unknown (nan, 0 samples) where the run has none.
@@ -118,6 +120,7 @@ def measure(result: LoadResult, *, price_per_hour: float | None) -> Metrics:
         latencies=latencies,
         distributions=_distributions(log, latencies, ok, counts.failed),
         scalars=_scalars(result, counts, price_per_hour),
+        client_delay=client_delay(result.health),
     )
 
 

@@ -11,25 +11,51 @@ from pytest_llmperf.units import format_duration, format_fraction
 if TYPE_CHECKING:
     from pytest_llmperf.load.records import ClientHealth, WorkerHealth
 
+_FROM_SCHEDULE = frozenset({"ttft", "e2e"})
 _MORE_WORKERS = "use more workers (--llmperf-workers) or make the load from inside the cluster"
 
 
 @dataclass(frozen=True)
 class TrustLimits:
-    """Up to where a client is trusted. Each default is an order of magnitude above what an idle machine shows.
+    """Up to where a client is trusted. Beyond, the load that was made is not the load that was planned.
 
-    ``lateness_p99_s`` and ``loop_lag_p99_s`` are errors that every latency may carry: choose them well below the tightest
-    limit of an SLA. Above ``cpu_share`` a worker's core is full and its times are those of a queue in the client.
+    Below, ``lateness_p99_s`` and ``loop_lag_p99_s`` are still errors that a latency may carry: a miss by no more than that is
+    not held against the server (``judge.verdict``). Above ``cpu_share`` a worker's core is full and its times are those of a
+    queue in the client. The defaults are some hundred times what an idle machine shows; a busy CI machine stays below them.
     """
 
-    lateness_p99_s: float = 0.010
+    lateness_p99_s: float = 0.050
     """How late the slowest 1 % of a worker's requests may be sent."""
-    loop_lag_p99_s: float = 0.010
+    loop_lag_p99_s: float = 0.050
     """How late a worker's event loop may see what arrived."""
     cpu_share: float = 0.95
     """CPU seconds per second of one worker (one core is 1.0)."""
-    sent_share: float = 0.98
-    """Requests sent / requests planned, at least."""
+    sent_share: float = 0.999
+    """Requests sent / requests planned, at least; without those for which the server took no connection.
+    What the client could not send (no more open files, no local port) is an error in the metrics: it must stay rare."""
+
+
+@dataclass(frozen=True)
+class ClientDelay:
+    """What the client itself may have added to its slowest 1 % of latencies, by its worst worker."""
+
+    sending_s: float = 0.0
+    reading_s: float = 0.0
+
+    def in_metric(self, name: str) -> float:
+        """Seconds of it in one value of a latency; TPOT spreads it over all its tokens, which leaves none to speak of."""
+        if name == "tpot":
+            return 0.0
+        return self.reading_s + (self.sending_s if name in _FROM_SCHEDULE else 0.0)
+
+
+def client_delay(health: ClientHealth) -> ClientDelay:
+    """The delay of the workers that made requests."""
+    workers = [worker for worker in health.workers if worker.requests > 0]
+    return ClientDelay(
+        max((worker.lateness_p99_s for worker in workers), default=0.0),
+        max((worker.loop_lag_p99_s for worker in workers), default=0.0),
+    )
 
 
 def distrust(health: ClientHealth, limits: TrustLimits) -> tuple[str, ...]:
@@ -58,11 +84,13 @@ def _worker(worker: WorkerHealth, limits: TrustLimits) -> Iterator[str]:
 
 
 def _plan(health: ClientHealth, limits: TrustLimits) -> Iterator[str]:
-    planned, sent = health.planned_requests, health.sent_requests
+    planned, sent = health.planned_requests - health.unreachable_requests, health.sent_requests
     if planned > 0 and sent < limits.sent_share * planned:
         yield (
             f"the client sent {sent:,} of {planned:,} planned requests ({format_fraction(sent / planned)}, at least "
             f"{format_fraction(limits.sent_share)} is needed); lower the rate, or {_MORE_WORKERS}"
         )
+    if health.lost_workers:
+        yield f"{health.lost_workers} load workers died and took what they had measured with them; the run's notes say how"
     if planned > 0 and not health.workers:
         yield f"no worker reported on the {planned:,} planned requests; look for workers that died in the log"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_llmperf.plugin.cells import cell_of
-from pytest_llmperf.plugin.session import session_of
+from pytest_llmperf.plugin.start import started
 
 if TYPE_CHECKING:
     from pytest_llmperf.report.document import RunDocument, SessionDocument
@@ -33,7 +33,7 @@ def tell_allure(item: pytest.Item, phase: str, runs: Sequence[RunDocument]) -> N
     test = allure_test(
         last.test,
         cell,
-        session_of(item).catalog.workload_named(last.workload.name),
+        started(item.config).catalog.workload_named(last.workload.name),
         sla_name=last.sla.name if last.sla is not None else None,
         simulated=last.simulated,
         documents=runs,

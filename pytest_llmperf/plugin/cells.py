@@ -16,6 +16,8 @@ from pytest_llmperf.experiment.records import Cell, Hardware, NamedProfile, Work
 from pytest_llmperf.experiment.sla import Sla, SlaKeyError, parse_sla
 
 MARKER = "llmperf"
+MATRIX_FIXTURE = "_llmperf_cells"
+"""In the closure of every test that uses the plugin's own ``cell``, and of no other."""
 MARKER_KEYS = ("workload", "sla", "profile")
 
 
@@ -114,12 +116,13 @@ def _parsed(name: str, document: Any, where: Where) -> Sla:
 
 
 def check_requests(items: Iterable[pytest.Item], catalog: Catalog, override: str | None) -> None:
-    """Resolve every test's marker once, so that a typo ends the session before anything is deployed. Raises ``ConfigError``."""
+    """Resolve the marker of every test with a cell: a typo ends the session before a deployment. Raises ``ConfigError``."""
     seen = set()
     for item in items:
         names = getattr(item, "fixturenames", ())
-        key = item.nodeid.partition("[")[0]
-        if key in seen or not {"load", "sla", "workload", "profile"}.intersection(names):
+        # A test's cells share its markers; a further parameter may bring its own.
+        key = (item.parent, getattr(item, "originalname", item.name), *map(id, item.iter_markers(MARKER)))
+        if key in seen or cell_of(item) is None or not {"load", "sla", "workload", "profile"}.intersection(names):
             continue
         seen.add(key)
         request = request_of(item)
@@ -135,6 +138,12 @@ def cell_of(item: pytest.Item | None) -> Cell | None:
     callspec = getattr(item, "callspec", None)
     cell = callspec.params.get("cell") if callspec is not None else None
     return cell if isinstance(cell, Cell) else None
+
+
+def node_id_of(item: pytest.Item) -> str:
+    """The test's id without the group that xdist adds to it under older pytests: ``t.py::test[cell]@group``."""
+    head, bracket, _ = item.nodeid.rpartition("]")
+    return head + bracket if bracket else item.nodeid
 
 
 def grouped_by_cell(items: Sequence[pytest.Item]) -> list[pytest.Item]:

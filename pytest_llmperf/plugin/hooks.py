@@ -21,7 +21,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Check the options, before anything else is done."""
-    config.addinivalue_line("markers", "llmperf(workload=NAME, sla=NAME or {…}): what is asked of the cell, and what must hold")
+    config.addinivalue_line(
+        "markers",
+        "llmperf(workload=NAME, sla=NAME or {...}, profile=NAME): what is asked of the cell, what must hold, at which load",
+    )
     try:
         settings_of(config)
     except ConfigError as error:
@@ -69,21 +72,23 @@ def pytest_testnodedown(node: Any) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run every test that asks for a ``cell`` once for each cell of the matrix."""
-    if "cell" in metafunc.fixturenames:
+    from pytest_llmperf.plugin.cells import MATRIX_FIXTURE
+
+    if MATRIX_FIXTURE in metafunc.fixturenames:
         from pytest_llmperf.plugin.start import cell_parameters
 
         metafunc.parametrize("cell", cell_parameters(metafunc.config), indirect=True, scope="session")
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Check what was selected and put each cell's tests together. A mistake ends the session as a usage error."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Check what was selected, also by ``--lf``, and put each cell's tests together. A mistake is a usage error."""
     from pytest_llmperf.plugin.start import prepare
 
     try:
-        prepare(config, items)
+        prepare(session.config, session.items)
     except ConfigError as error:
-        refuse(config, items, error)
+        refuse(session.config, session.items, error)
 
 
 def refuse(config: pytest.Config, items: list[pytest.Item], error: ConfigError) -> None:
@@ -96,15 +101,18 @@ def refuse(config: pytest.Config, items: list[pytest.Item], error: ConfigError) 
     items.clear()
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Take a cell's deployment down as soon as its last test has ended."""
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, None, None]:
+    """Take a cell's deployment down as soon as its last test has ended, also where a fixture's teardown fails."""
     from pytest_llmperf.plugin.cells import cell_of
-    from pytest_llmperf.plugin.session import session_of
+    from pytest_llmperf.plugin.start import started
 
-    cell, following = cell_of(item), cell_of(nextitem)
-    if cell is not None and (following is None or following.id != cell.id):
-        session_of(item).deployments.close(cell.id)
+    try:
+        yield
+    finally:
+        cell, following = cell_of(item), cell_of(nextitem)
+        if cell is not None and (following is None or following.id != cell.id):
+            started(item.config).deployments.close(cell.id)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -113,12 +121,12 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Send the test's runs with its report, and say our own errors in our own words."""
     from pytest_llmperf.plugin.allure_bridge import tell_allure
-    from pytest_llmperf.plugin.results import RECORDER, attach_runs
+    from pytest_llmperf.plugin.results import RECORDER, attach_runs, runs_to_report
 
     report = yield
     if call.excinfo is not None and isinstance(call.excinfo.value, LlmperfError):
         report.longrepr = f"{type(call.excinfo.value).__name__}: {call.excinfo.value}"
-    runs = item.config.stash[RECORDER].drain()
+    runs = runs_to_report(item.config.stash[RECORDER], report)
     attach_runs(report, runs)
     tell_allure(item, call.when, runs)
     return report

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 from zlib import crc32
 
-from pytest_llmperf.errors import ConfigError, UnitError, Where
+from pytest_llmperf.deploy.base import check_standing
+from pytest_llmperf.errors import ConfigError, LoadError, UnitError, Where
 from pytest_llmperf.metrics import metric_key
 from pytest_llmperf.units import parse_duration
 
@@ -109,8 +110,9 @@ class Load:
         """Drive ``profile`` for ``duration`` (``"60s"``; a named profile has its own) or until ``requests`` were made.
 
         ``warmup`` (default: the workload's) is the stretch of the same load before it that primes and is not counted.
-        Raises ``ConfigError`` for a duration without a unit or a profile that makes no request. After Ctrl-C what was
-        measured is kept, then ``KeyboardInterrupt`` goes on.
+        Raises ``ConfigError`` for a duration without a unit or a profile that makes no request. What was measured is kept
+        also when the load did not end well; then a lost deployment raises ``DeployError``, a lost worker ``LoadError``, and
+        after Ctrl-C ``KeyboardInterrupt`` goes on.
         """
         from pytest_llmperf.experiment.records import NamedProfile
         from pytest_llmperf.load.engine import LoadOptions, run_load
@@ -132,9 +134,16 @@ class Load:
         with self.progress.loading(f"{self.deployment.cell.id} {self.workload.name}") as report:
             result = run_load(plan, self.deployment.endpoint, LoadOptions(workers=self.workers), report)
         run = self._measured(profile, duration_s or result.window_end_s - result.window_start_s, run_seed, result)
+        self._check_end(result)
+        return run
+
+    def _check_end(self, result: LoadResult) -> None:
+        """Raises for what ended the load early, now that what was measured is kept."""
+        if result.health.lost_workers:
+            raise LoadError("the load ended early: " + "\n  ".join(result.health.notes), hint="What was measured is kept.")
         if result.interrupted:
             raise KeyboardInterrupt
-        return run
+        check_standing(self.deployment)
 
     def _next_seed(self) -> int:
         # Stable from session to session, and different for every load, so that two runs never share their arrivals.

@@ -6,16 +6,16 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import Literal, cast, get_args
+
+import pytest
 
 from pytest_llmperf.errors import ConfigError, UnitError, Where, unknown
 from pytest_llmperf.metrics import metric_key
 from pytest_llmperf.units import parse_duration
 
-if TYPE_CHECKING:
-    import pytest
-
 TARGETS = ("sim", "endpoint")
+DEFAULT_API_KEY_ENV = "LLMPERF_API_KEY"
 GroupBy = Literal["cell", "workload", "test", "hardware", "model"]
 GROUPINGS: tuple[GroupBy, ...] = get_args(GroupBy)
 
@@ -38,7 +38,8 @@ class Settings:
     trace: Path | None
     trace_scale: float
     trace_duration_s: float | None
-    ready_timeout_s: float
+    ready_timeout_s: float | None
+    """None: as long as the target's own default."""
     group_by: GroupBy
     sort: str | None
     columns: tuple[str, ...]
@@ -70,7 +71,7 @@ OPTIONS = (
     _Option("target", "TARGET", "sim", "where cells run: sim (embedded simulator), endpoint (a URL already served)"),
     _Option("url", "URL", None, "the server to load, with --llmperf-target=endpoint: http://HOST:PORT"),
     _Option("served_model", "NAME", None, "the model's name at the endpoint (default: the first of /v1/models)"),
-    _Option("api_key_env", "VAR", "LLMPERF_API_KEY", "environment variable that holds the endpoint's Bearer token"),
+    _Option("api_key_env", "VAR", DEFAULT_API_KEY_ENV, "environment variable that holds the endpoint's Bearer token"),
     _Option("matrix", "NAME", "default", "the named matrix whose cells are run"),
     _Option("catalog", "DIR", None, "catalog whose records override the built-in ones (default: fixtures/ in the rootdir)"),
     _Option("sla", "YAML", None, "one SLA for every test, instead of each workload's: 'ttft: {p99: 1s}'"),
@@ -81,7 +82,7 @@ OPTIONS = (
     _Option("trace", "FILE", None, "the trace that trace-replay suites replay (default: a small synthetic one)"),
     _Option("trace_scale", "X", "1", "multiplies the gaps between a trace's requests: 2 replays twice as slowly"),
     _Option("trace_duration", "TIME", None, "how much of the trace to replay, in replayed time: 10m (default: all)"),
-    _Option("ready_timeout", "TIME", "10m", "how long a deployment may take to answer"),
+    _Option("ready_timeout", "TIME", None, "how long a deployment may take to answer (default: 10m; an endpoint 30s)"),
     _Option("group_by", "WHAT", "cell", "group the summary's lines by " + ", ".join(GROUPINGS)),
     _Option("sort", "KEY", None, "sort the summary's lines by a metric (ttft_p99) (default: in order of running)"),
     _Option("columns", "KEYS", None, "further metrics in the summary, comma-separated: goodput,itl_p99"),
@@ -155,7 +156,7 @@ def _settings(raw: Mapping[str, str | None], places: Mapping[str, Where], bases:
         trace=path("trace"),
         trace_scale=_positive(text("trace_scale"), places["trace_scale"]),
         trace_duration_s=_duration(text("trace_duration"), places["trace_duration"]) if raw["trace_duration"] else None,
-        ready_timeout_s=_duration(text("ready_timeout"), places["ready_timeout"]),
+        ready_timeout_s=_duration(text("ready_timeout"), places["ready_timeout"]) if raw["ready_timeout"] else None,
         group_by=cast(GroupBy, text("group_by")),
         sort=_metric(text("sort"), places["sort"]) if raw["sort"] else None,
         columns=tuple(_metric(key.strip(), places["columns"]) for key in text("columns").split(",") if key.strip()),
@@ -196,11 +197,16 @@ def _metric(text: str, place: Where) -> str:
         raise ConfigError(str(error), where=place) from None
 
 
+SETTINGS = pytest.StashKey[Settings]()
+
+
 def settings_of(config: pytest.Config) -> Settings:
-    """The session's settings, from pytest's configuration. Raises ``ConfigError``."""
+    """The session's settings, read once from pytest's configuration. Raises ``ConfigError``."""
 
     def ini(name: str) -> str | None:
         value = config.getini(name)
         return str(value) if value else None
 
-    return read_settings(config.getoption, ini, os.environ, config.rootpath, config.invocation_params.dir)
+    if SETTINGS not in config.stash:
+        config.stash[SETTINGS] = read_settings(config.getoption, ini, os.environ, config.rootpath, config.invocation_params.dir)
+    return config.stash[SETTINGS]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ProgressLine:
-    """Writes through pytest's terminal reporter, past the capture. Without a reporter (an xdist worker) it says nothing."""
+    """Writes through pytest's terminal reporter, past the capture. Without a reporter it says nothing."""
 
     def __init__(self, reporter: Any, capture: Any, width: int, simulated: bool) -> None:
         self._reporter = reporter
@@ -101,8 +101,9 @@ def _shortened(text: str, width: int) -> str:
 
 
 def progress_line(config: pytest.Config, simulated: bool) -> ProgressLine:
-    """The session's progress line; silent in xdist's workers, which have no terminal."""
-    worker = hasattr(config, "workerinput")
-    reporter = None if worker else config.pluginmanager.get_plugin("terminalreporter")
+    """The session's progress line; silent with ``-q``, without a terminal, and in xdist's workers."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or hasattr(config, "workerinput") or config.get_verbosity() < 0:
+        return ProgressLine(None, None, 0, simulated)
     capture = config.pluginmanager.get_plugin("capturemanager")
-    return ProgressLine(reporter, capture, 80 if worker else config.get_terminal_writer().fullwidth, simulated)
+    return ProgressLine(reporter, capture, config.get_terminal_writer().fullwidth, simulated)

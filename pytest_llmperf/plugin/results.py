@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,12 @@ RECORDER = pytest.StashKey[Recorder]()
 ATTRIBUTE = "llmperf_runs"
 
 
-def attach_runs(report: pytest.TestReport, runs: Any) -> None:
+def runs_to_report(recorder: Recorder, report: pytest.TestReport) -> Sequence[RunDocument]:
+    """The runs that go with this report: those that a fixture made before the test go with the test's own."""
+    return () if report.when == "setup" and report.passed else recorder.drain()
+
+
+def attach_runs(report: pytest.TestReport, runs: Sequence[RunDocument]) -> None:
     """Put the runs onto the report as plain JSON, the only form that xdist carries."""
     documents = [run.model_dump(mode="json") for run in runs]
     if documents:
@@ -55,7 +61,7 @@ def finish(session: pytest.Session) -> None:
     config = session.config
     if TROUBLE in config.stash:
         session.exitstatus = pytest.ExitCode.USAGE_ERROR
-    if session.exitstatus == pytest.ExitCode.USAGE_ERROR:
+    if session.exitstatus == pytest.ExitCode.USAGE_ERROR or config.getoption("collectonly"):
         return
     # A test that Ctrl-C ended has no report: what it had measured is still with the recorder.
     config.stash[COLLECTED].documents += [run.model_dump(mode="json") for run in config.stash[RECORDER].drain()]

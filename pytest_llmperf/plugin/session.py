@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -86,9 +86,3 @@ def start_session(config: pytest.Config, settings: Settings, progress: ProgressL
     target = target_of(settings)
     target.check()
     return LlmperfSession(settings, catalog, expand(matrix, catalog), Deployments(target, progress))
-
-
-def session_of(node: Any) -> LlmperfSession:
-    """The session of a pytest config, item or request."""
-    config: pytest.Config = node if isinstance(node, pytest.Config) else node.config
-    return config.stash[STASH]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -82,15 +83,19 @@ def _check_files(settings: Settings) -> None:
             raise ConfigError(f"cannot write {str(path)!r}", where=Where(option=option))
 
 
-def empty_selection_hint(config: pytest.Config) -> str | None:
-    """What to say when ``-k`` selected no test: the nearest part of a cell's id, and the cells there are."""
+def nothing_selected(config: pytest.Config) -> str | None:
+    """What to say when no test was selected, if ``-k`` is why."""
     keyword: str = config.getoption("keyword", "") or ""
     session = config.stash.get(STASH, None)
     if not keyword or session is None:
         return None
-    ids = [cell.id for cell in session.cells]
+    return empty_selection_hint(keyword, session.settings.matrix, [cell.id for cell in session.cells])
+
+
+def empty_selection_hint(keyword: str, matrix: str, ids: Sequence[str]) -> str:
+    """The nearest part of a cell's id to what ``-k`` asked for, and the cells there are."""
     parts = {part for cell_id in ids for part in cell_id.split("_")}
     words = [word for word in keyword.replace("(", " ").replace(")", " ").split() if word not in {"and", "or", "not"}]
     guesses = [close for word in words if not any(word in i for i in ids) and (close := nearest(word, parts))]
     meant = f" Did you mean {guesses[0]!r}?" if guesses else ""
-    return f"-k {keyword!r} selects no test.{meant} Cells of matrix {session.settings.matrix!r}: {', '.join(ids)}"
+    return f"-k {keyword!r} selects no test.{meant} Cells of matrix {matrix!r}: {', '.join(ids)}"

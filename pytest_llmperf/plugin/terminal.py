@@ -8,13 +8,13 @@ import pytest
 
 from pytest_llmperf.plugin.options import Settings, settings_of
 from pytest_llmperf.plugin.results import COLLECTED, TROUBLE
-from pytest_llmperf.plugin.start import empty_selection_hint
+from pytest_llmperf.plugin.start import nothing_selected
 
 
 def summary_lines(config: pytest.Config, exitstatus: int, width: int) -> Iterator[str]:
     """What to print below pytest's own failures, at most ``width`` columns wide."""
     trouble = config.stash.get(TROUBLE, None)
-    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and trouble is None and (hint := empty_selection_hint(config)):
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and trouble is None and (hint := nothing_selected(config)):
         yield f"llmperf: {hint}"
     runs = config.stash[COLLECTED].runs()
     if runs:

@@ -16,7 +16,7 @@ PROBLEM = "llmperf_problem"
 
 def cell_in(node_id: str, cell_ids: Iterable[str]) -> str | None:
     """The cell a node id's parameters name, or None: ``t.py::test[gke_h100_standalone_m-8]`` is in ``gke_h100_standalone_m``."""
-    parameters = node_id.partition("[")[2].rpartition("]")[0]
+    parameters = node_id.partition("::")[2].partition("[")[2].rpartition("]")[0]
     named = [cell for cell in cell_ids if re.search(rf"(^|-){re.escape(cell)}(-|$)", parameters)]
     return max(named, key=len, default=None)
 

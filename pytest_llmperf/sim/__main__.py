@@ -1,6 +1,6 @@
 """``python -m pytest_llmperf.sim --spec FILE|-``: a simulated vLLM server.
 
-Prints one JSON line with ``port`` and ``pid`` when it listens. Without ``--spec`` it is Llama-3.1-8B on one H100.
+Prints one JSON line with ``port`` and ``pid`` when it listens. ``pytest-llmperf sim`` takes names from the catalog instead.
 """
 
 from __future__ import annotations
@@ -13,23 +13,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_llmperf.errors import ConfigError, LlmperfError
-from pytest_llmperf.sim.presets import gpu_preset, model_preset
 from pytest_llmperf.sim.server import serve
 from pytest_llmperf.sim.spec import SimSpec
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pytest_llmperf.sim", description="A simulated vLLM server.")
-    parser.add_argument("--spec", metavar="FILE|-", help="the deployment as JSON; - reads standard input")
+    parser.add_argument("--spec", metavar="FILE|-", required=True, help="the deployment as JSON; - reads standard input")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--parent-pid", type=int, help="exit when this process is gone")
     return parser.parse_args(argv)
 
 
-def _read_spec(source: str | None) -> SimSpec:
-    if source is None:
-        return SimSpec(gpu_preset("h100"), model_preset("llama-3.1-8b"))
+def _read_spec(source: str) -> SimSpec:
     try:
         text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
     except OSError as error:

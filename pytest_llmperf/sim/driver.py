@@ -14,9 +14,6 @@ from pytest_llmperf.sim.lateness import Lateness
 from pytest_llmperf.sim.request import Request, Step
 from pytest_llmperf.sim.stream import Stream
 
-MAX_LEAD_S = 0.9e-3
-"""Sending a step's tokens takes time, some microseconds a connection. It begins half of that early, so that the first
-token is as much too soon as the last is too late; never earlier than this."""
 MAX_STEPS_AT_ONCE = 8
 """After a pause of the process, steps that are already over are sent at once, but the loop gets its turn in between."""
 
@@ -39,8 +36,6 @@ class Driver:
         self._intake: deque[_Pending] = deque()
         self._step: Step | None = None
         self._sends: list[tuple[Callable[[bytes], None], bytes]] = []
-        self._send_at_s = 0.0
-        self._seconds_per_send = 5e-6
         self._stall_every_s = self._stall_s = 0.0
         self._next_stall_s = float("inf")
         self._stalled_until_s = 0.0
@@ -77,8 +72,8 @@ class Driver:
             now_s = time.monotonic()
             if step is None:
                 start_s = now_s
-            elif self._send_at_s > now_s:
-                self._alarm.set(self._send_at_s)
+            elif step.end_s > now_s:
+                self._alarm.set(step.end_s)
                 return
             else:
                 self._send(step)
@@ -99,8 +94,7 @@ class Driver:
                 self._alarm.set(self._intake[0].ready_s)
             return False
         self._sends = _format(step)
-        self._send_at_s = step.end_s - min(MAX_LEAD_S, len(self._sends) * self._seconds_per_send / 2)
-        self._alarm.set(self._send_at_s)
+        self._alarm.set(step.end_s)
         return True
 
     def _after_stall(self, start_s: float) -> float:
@@ -112,14 +106,10 @@ class Driver:
     def _send(self, step: Step) -> None:
         sent_s: list[float] = []
         clock, note = time.monotonic, sent_s.append
-        began_s = clock()
         for write, data in self._sends:
             write(data)
             note(clock())
-        if sent_s:
-            self.lateness.record(sent_s, step.end_s)
-            # A slow average: one send that the machine interrupted must not move the next step's tokens.
-            self._seconds_per_send += 0.05 * ((sent_s[-1] - began_s) / len(sent_s) - self._seconds_per_send)
+        self.lateness.record(sent_s, step.end_s)
         self._sends = []
         self._step = None
         for request in step.finished:
@@ -129,9 +119,13 @@ class Driver:
 
 
 def _format(step: Step) -> list[tuple[Callable[[bytes], None], bytes]]:
-    """What to write to whom when the step ends; answers that do not stream only count."""
+    """What to write to whom when the step ends; answers that do not stream only count.
+
+    Writing takes some microseconds a connection. First tokens go first: a client's TTFT gets nothing of that, and between
+    two tokens of a stream it cancels out, as its place in the order is about the same in each step.
+    """
     sends: list[tuple[Callable[[bytes], None], bytes]] = []
-    for requests in (step.decoded, step.first_tokens):
+    for requests in (step.first_tokens, step.decoded):
         for request in requests:
             stream = request.payload
             if isinstance(stream, Stream):

@@ -1,30 +1,32 @@
-"""How far from its step each token leaves: the simulator's proof that its clients measure the model, not the machine."""
+"""How long after its step each token leaves: the simulator's proof that its clients measure the model, not the machine."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
 
-_BOUNDS_S = tuple(1e-6 * 10 ** (step / 20) for step in range(0, 141))
-"""1 microsecond to 10 seconds, 20 buckets a decade."""
+_BOUNDS_S = tuple(1e-6 * 10 ** (step / 100) for step in range(701))
+"""1 microsecond to 10 seconds, 100 buckets a decade."""
 
 
 class Lateness:
-    """Token counts by distance in time from the end of the step that made them, early or late, in seconds."""
+    """Token counts by the seconds from the end of the step that made them to the moment they had left."""
 
     def __init__(self) -> None:
         self._counts = [0] * (len(_BOUNDS_S) + 1)
         self._n_tokens = 0
+        self._min_s = float("inf")
         self._max_s = 0.0
         self._within = 0
 
     def record(self, sent_s: Sequence[float], due_s: float) -> None:
         """Tokens that had left at ``sent_s`` and were due at ``due_s``."""
         for moment_s in sent_s:
-            off_s = abs(moment_s - due_s)
-            self._counts[bisect_left(_BOUNDS_S, off_s)] += 1
-            self._within += off_s <= 1e-3
-            self._max_s = max(self._max_s, off_s)
+            late_s = moment_s - due_s
+            self._counts[bisect_left(_BOUNDS_S, late_s)] += 1
+            self._within += late_s <= 1e-3
+            self._min_s = min(self._min_s, late_s)
+            self._max_s = max(self._max_s, late_s)
         self._n_tokens += len(sent_s)
 
     def _quantile_ms(self, share: float) -> float:
@@ -36,9 +38,10 @@ class Lateness:
         return self._max_s * 1e3
 
     def summary(self) -> dict[str, float]:
-        """Milliseconds at some quantiles, and the share of tokens that left within 1 ms."""
+        """Milliseconds at some quantiles, and the share of tokens that left within 1 ms; below 0 would be too early."""
         return {
             "tokens": self._n_tokens,
+            "min_ms": round(self._min_s * 1e3, 4) if self._n_tokens else 0.0,
             "p50_ms": round(self._quantile_ms(0.5), 4),
             "p99_ms": round(self._quantile_ms(0.99), 4),
             "p999_ms": round(self._quantile_ms(0.999), 4),

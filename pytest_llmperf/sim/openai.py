@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pytest_llmperf.sim.tokens import encode, encode_chat
+from pytest_llmperf.sim.unsupported import unsupported
 
 Api = Literal["completion", "chat"]
 DEFAULT_COMPLETION_TOKENS = 16
@@ -95,8 +96,9 @@ def parse_ask(api: Api, body: bytes, limits: Limits) -> Ask:
     document = parse_json(body)
     prompt = _messages(document, limits) if api == "chat" else _prompt(document, limits)
     check_model(document, limits)
-    if _integer(document, "n", 1) != 1:
-        raise bad_request("the simulator answers with one choice only.", "n", document["n"])
+    name = unsupported(document)
+    if name is not None:
+        raise bad_request(f"the simulator does not support {name}.", name, document[name])
     stream = _boolean(document, "stream")
     options = document.get("stream_options") or {}
     if not isinstance(options, dict):
@@ -181,9 +183,17 @@ def _messages(document: dict[str, Any], limits: Limits) -> array[int]:
             raise invalid_body("missing", ("messages", index, "role"), "Field required", message)
         content = message.get("content") or ""
         if isinstance(content, list):
-            content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+            content = "".join(_text_of(part, index) for part in content)
         pairs.append((message["role"], str(content)))
     return encode_chat(pairs, limits.vocab_size)
+
+
+def _text_of(part: object, message: int) -> str:
+    if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+        raise invalid_body("missing", ("messages", message, "content", "type"), "Field required", part)
+    if part["type"] != "text":
+        raise bad_request("the simulator has no multimodal models.", "messages", part["type"])
+    return str(part.get("text", ""))
 
 
 def _integer(document: dict[str, Any], name: str, default: int) -> int:

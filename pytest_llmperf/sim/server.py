@@ -7,7 +7,6 @@ import gc
 import os
 import signal
 from collections.abc import Callable
-from contextlib import suppress
 
 import uvloop
 
@@ -42,7 +41,7 @@ async def _serve(spec: SimSpec, host: str, port: int, on_listening: Callable[[in
             f"the simulator cannot listen on {host}:{port}: {error.strerror or error}",
             hint="Take another port, or 0 for one that is free.",
         ) from None
-    _favour_punctuality()
+    _calm_the_collector()
     on_listening(server.sockets[0].getsockname()[1])
     background = [asyncio.create_task(app.start_up())]
     if parent_pid is not None:
@@ -57,15 +56,12 @@ async def _serve(spec: SimSpec, host: str, port: int, on_listening: Callable[[in
         await asyncio.gather(*background, return_exceptions=True)
 
 
-def _favour_punctuality() -> None:
-    """Keep the machine from making tokens late; the simulator stands for one of its own."""
-    # What exists now lives as long as the process; collections of it would only delay tokens.
+def _calm_the_collector() -> None:
+    """Collections of garbage would make tokens late."""
+    # What exists now lives as long as the process.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-    # Each send wakes a client; without priority the kernel may run it in the middle of a step's sends, on our core.
-    with suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, -10)
 
 
 async def _watch_parent(parent_pid: int, stop: asyncio.Event) -> None:

@@ -12,13 +12,17 @@ from pytest_llmperf.errors import ConfigError, Where, unknown
 from pytest_llmperf.sim.codec import decode, encode
 
 GIB = 2**30
-Interconnect = Literal["nvlink-a100", "nvlink-h100", "nvlink-b200", "pcie"]
+Interconnect = Literal["nvlink-a100", "nvlink-h100", "nvlink-b200", "pcie", "none"]
+EngineClass = Literal["xlarge", "large", "small"]
 Precision = Literal["bf16", "fp8"]
+
+DEFAULT_LIMITS: Mapping[EngineClass, tuple[int, int]] = {"xlarge": (16_384, 1024), "large": (8192, 1024), "small": (2048, 256)}
+"""(max_num_batched_tokens, max_num_seqs) of ``vllm serve`` (reference page 6.1)."""
 
 
 @dataclass(frozen=True)
 class GpuSpec:
-    """One GPU, or one MIG slice of it: the peaks are the whole GPU's, the fractions are the slice's share."""
+    """One GPU, or one MIG slice of it: then memory, bandwidth and peaks are the slice's."""
 
     name: str
     memory_bytes: int
@@ -28,35 +32,28 @@ class GpuSpec:
     mfu: Mapping[str, float]
     """Share of the dense peak that a whole large prefill reaches, by precision."""
     interconnect: Interconnect = "pcie"
+    """``none`` where there is no path between two of them, as between MIG slices."""
+    engine_class: EngineClass = "small"
+    """Which defaults vLLM takes: ``xlarge`` from 160 GiB on, ``large`` from 70 GiB on unless it is an A100."""
     bandwidth_efficiency: float = 0.80
     layer_overhead_s: float = 40e-6
     """Per layer and step: kernel launches and small kernels that bytes and FLOPs do not explain."""
-    compute_fraction: float = 1.0
-    bandwidth_fraction: float = 1.0
-    memory_fraction: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("memory_bytes", "bandwidth_bytes_per_s", "bandwidth_efficiency"):
-            _positive(getattr(self, name), f"gpu.{name}")
-        for name in ("compute_fraction", "bandwidth_fraction", "memory_fraction"):
             _positive(getattr(self, name), f"gpu.{name}")
         if "bf16" not in self.flops_per_s or "bf16" not in self.mfu:
             raise ConfigError("flops_per_s and mfu need at least 'bf16'", where=Where(key="gpu"))
 
     @property
-    def usable_memory_bytes(self) -> int:
-        """What the engine sees as total device memory."""
-        return int(self.memory_bytes * self.memory_fraction)
-
-    @property
     def effective_bandwidth_bytes_per_s(self) -> float:
         """Bytes per second that a decode step really streams."""
-        return self.bandwidth_bytes_per_s * self.bandwidth_fraction * self.bandwidth_efficiency
+        return self.bandwidth_bytes_per_s * self.bandwidth_efficiency
 
     def effective_flops_per_s(self, precision: str) -> float:
         """FLOP/s of a large prefill; falls back to bf16 where the GPU has no such units."""
         known = precision if precision in self.flops_per_s else "bf16"
-        return self.flops_per_s[known] * self.mfu.get(known, self.mfu["bf16"]) * self.compute_fraction
+        return self.flops_per_s[known] * self.mfu.get(known, self.mfu["bf16"])
 
 
 @dataclass(frozen=True)
@@ -146,8 +143,8 @@ class EngineArgs:
 
     def resolve(self, gpu: GpuSpec, model: ModelSpec) -> EngineConfig:
         """All defaults filled in and checked the way vLLM checks them."""
-        self._check(gpu)
-        default_budget, default_seqs = default_limits(gpu)
+        self._check(gpu, model)
+        default_budget, default_seqs = DEFAULT_LIMITS[gpu.engine_class]
         max_model_len = self.max_model_len or model.max_model_len
         if max_model_len > model.max_model_len:
             raise _bad("max_model_len", f"{max_model_len} is more than the model's {model.max_model_len}")
@@ -176,7 +173,7 @@ class EngineArgs:
             raise _bad("num_gpu_blocks_override", f"{blocks} blocks cannot hold one request of max_model_len")
         return replace(config, num_gpu_blocks=blocks)
 
-    def _check(self, gpu: GpuSpec) -> None:
+    def _check(self, gpu: GpuSpec, model: ModelSpec) -> None:
         """What no GPU and model could make right."""
         for name in ("tensor_parallel_size", "max_num_seqs", "max_num_batched_tokens", "block_size", "max_model_len"):
             value = getattr(self, name)
@@ -184,8 +181,11 @@ class EngineArgs:
                 raise _bad(name, f"{value} is less than 1")
         if not 0 < self.gpu_memory_utilization <= 1:
             raise _bad("gpu_memory_utilization", f"{self.gpu_memory_utilization} is not a share of the memory")
-        if gpu.memory_fraction < 1 and self.tensor_parallel_size > 1:
-            raise _bad("tensor_parallel_size", "MIG slices have no peer-to-peer link, so only 1 is possible")
+        if gpu.interconnect == "none" and self.tensor_parallel_size > 1:
+            raise _bad("tensor_parallel_size", f"there is no path between two {gpu.name}, so only 1 is possible")
+        if model.n_heads % self.tensor_parallel_size:
+            problem = f"{model.n_heads} attention heads cannot be shared evenly by {self.tensor_parallel_size} GPUs"
+            raise _bad("tensor_parallel_size", problem)
 
 
 @dataclass(frozen=True)
@@ -288,16 +288,6 @@ class SimSpec:
         return decode(cls, document)
 
 
-def default_limits(gpu: GpuSpec) -> tuple[int, int]:
-    """(max_num_batched_tokens, max_num_seqs) that ``vllm serve`` takes for this GPU."""
-    gib = gpu.usable_memory_bytes / GIB
-    if gib >= 160:
-        return 16_384, 1024
-    if gib >= 70 and "a100" not in gpu.name.lower():
-        return 8192, 1024
-    return 2048, 256
-
-
 def _num_gpu_blocks(config: EngineConfig, gpu: GpuSpec, model: ModelSpec) -> int:
     """KV blocks that fit beside weights, activations and graphs (reference page 6.3)."""
     tp = config.tensor_parallel_size
@@ -305,9 +295,9 @@ def _num_gpu_blocks(config: EngineConfig, gpu: GpuSpec, model: ModelSpec) -> int
     weights = model.total_weight_bytes / tp
     # The profiling run's peak: float32 logits (vLLM never profiles more than about 8k rows) and the widest activations.
     activation = (min(budget, 8192) * model.vocab_size * 4 + budget * 40 * model.hidden_size) / tp
-    outside_torch = (0.6 if tp == 1 else 1.5) * GIB
+    outside_torch = (600 if tp == 1 else 1536) * 2**20
     graphs = 0.5 * GIB
-    free = gpu.usable_memory_bytes * config.gpu_memory_utilization - weights - activation - outside_torch - graphs
+    free = gpu.memory_bytes * config.gpu_memory_utilization - weights - activation - outside_torch - graphs
     # Below one KV head per GPU the heads are replicated, so the share per GPU stops shrinking.
     kv_bytes_per_token = model.kv_bytes_per_token / min(tp, model.n_kv_heads)
     blocks = int(free // (kv_bytes_per_token * config.block_size))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from pytest_llmperf.judge.verdict import Check, Outcome, Verdict, judge, request
 from pytest_llmperf.load.records import Outcome as Ended
 from pytest_llmperf.measure.compute import Metrics, measure
 from pytest_llmperf.measure.run import Estimate
+from pytest_llmperf.measure.trust import ClientDelay
 from pytest_llmperf.metrics import metric_key
 from tests.unit.measure.logs import Asked, failed, result_of, streamed
 
@@ -87,7 +89,7 @@ def test_few_samples_fail_where_no_further_ones_could_mend_it(slow: int, outcome
         assert only(verdict).note == "3 of 50 samples are beyond the limit; of 299 no more than 2 may be"
 
 
-@pytest.mark.parametrize("limit", ["100ms", "99ms"])
+@pytest.mark.parametrize("limit", ["100ms", "97ms"])
 def test_a_value_at_the_limit_keeps_it(limit: str) -> None:
     metrics = metrics_of(*(Asked(0.0, ((0.1, 1), (0.2, 1))) for _ in range(60)))
     expected = Outcome.PASS if limit == "100ms" else Outcome.FAIL
@@ -166,6 +168,28 @@ def test_a_client_that_is_not_trusted_makes_any_verdict_invalid(limit: str) -> N
     assert not verdict
     assert verdict.reasons == ("worker 0 was late",)
     assert only(verdict).outcome in {Outcome.PASS, Outcome.FAIL}  # what was measured is still shown
+
+
+@pytest.mark.parametrize(
+    ("limits", "delay", "outcome"),
+    [
+        # Every request took 100 ms to its first token, and its other gaps are 100 ms too.
+        ({"itl": {"p50": "95ms"}}, ClientDelay(reading_s=0.006), Outcome.INVALID),
+        ({"itl": {"p50": "95ms"}}, ClientDelay(sending_s=0.009, reading_s=0.004), Outcome.FAIL),
+        ({"tpot": {"p50": "95ms"}}, ClientDelay(sending_s=0.009, reading_s=0.009), Outcome.FAIL),
+        ({"ttft": {"p50": "90ms"}}, ClientDelay(sending_s=0.009, reading_s=0.009), Outcome.INVALID),
+        ({"ttft": {"p50": "80ms"}}, ClientDelay(sending_s=0.009, reading_s=0.009), Outcome.FAIL),
+        ({"ttft": {"p50": "101ms"}}, ClientDelay(sending_s=0.009, reading_s=0.009), Outcome.PASS),
+        ({"service_ttft": {"p50": "90ms"}}, ClientDelay(sending_s=0.02, reading_s=0.009), Outcome.FAIL),
+        ({"error_rate": "0.1%"}, ClientDelay(sending_s=0.009, reading_s=0.009), Outcome.PASS),
+    ],
+)
+def test_a_miss_that_the_client_may_have_caused_is_invalid(
+    limits: Mapping[str, object], delay: ClientDelay, outcome: Outcome
+) -> None:
+    verdict = judge(replace(answered(299), client_delay=delay), sla(limits))
+    assert verdict.outcome is outcome
+    assert any("the client's own delay may be" in reason for reason in verdict.reasons) == (outcome is Outcome.INVALID)
 
 
 def test_a_metric_the_load_cannot_have_is_inconclusive_and_says_why() -> None:

@@ -268,9 +268,10 @@ async def stall(reply: Reply) -> None:
 
 
 async def stale(reply: Reply) -> None:
-    """Closes the connection, without having said so, when a second request comes on it."""
+    """Closes the connection, without having said so, after ttft when a second request comes on it."""
     if reply.connection.served:
         reply.truth.path += "#stale"
+        await asyncio.sleep(reply.ttft_s)
         reply.close()
     else:
         await ok(reply)

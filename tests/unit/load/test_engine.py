@@ -76,6 +76,16 @@ def test_workers_share_one_plan(server: PacedServer, profile: Poisson | Concurre
         assert {row[:2] + row[3:] for row in rows(one)} == {row[:2] + row[3:] for row in rows(three)}
 
 
+def test_no_run_asks_what_an_earlier_one_has_asked(server: PacedServer) -> None:
+    def prompts(behaviour: str, workers: int, content_seed: int | None) -> set[tuple[int, ...]]:
+        run(server.endpoint(behaviour), Constant(40.0), 0.25, options=LoadOptions(workers=workers, content_seed=content_seed))
+        return {tuple(truth["body"]["prompt"]) for truth in server.truth(behaviour)}
+
+    first, second = prompts("ok/1/1.1", 1, None), prompts("ok/1/1.2", 1, None)
+    assert (len(first), len(second), first & second) == (10, 10, set())
+    assert prompts("ok/1/1.3", 1, 5) == prompts("ok/1/1.4", 2, 5)
+
+
 def test_no_more_workers_than_users(server: PacedServer) -> None:
     result = run(server.endpoint("ok"), Concurrency(2), max_requests=4, options=LoadOptions(workers=5))
     assert len(result.health.workers) == 2
@@ -171,7 +181,15 @@ def test_health(server: PacedServer) -> None:
     assert 0 <= worker.lateness_p50_s <= worker.lateness_p99_s <= worker.lateness_max_s < 1
     assert 0 <= worker.loop_lag_p99_s <= worker.loop_lag_max_s < 1
     assert 0 < worker.cpu_share < 1.5
-    assert worker.connect_failures == 0
+    assert (health.unreachable_requests, health.lost_workers) == (0, 0)
+
+
+def test_a_long_drain_makes_no_busy_client_look_idle(server: PacedServer) -> None:
+    busy = run(server.endpoint("stall"), Constant(300.0), 0.5, asked=workload(timeout=0.2))
+    # The same, and then three seconds of waiting for answers that do not come.
+    drained = run(server.endpoint("stall"), Constant(300.0), 0.5, asked=workload(timeout=3.0))
+    assert drained.log.end_s.max() > 3
+    assert drained.health.workers[0].cpu_share > busy.health.workers[0].cpu_share / 2
 
 
 def test_a_name_with_several_addresses(server: PacedServer) -> None:
@@ -185,7 +203,7 @@ def test_without_uvloop(server: PacedServer, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     result = run(server.endpoint("stale"), Constant(50.0), 0.5)
     assert outcomes(result) == {Outcome.OK: 25}
-    assert result.health.notes == ("uvloop is not available: asyncio's own loop was used",)
+    assert result.health.notes[0] == "uvloop is not available: asyncio's own loop was used"
 
 
 @pytest.mark.parametrize(

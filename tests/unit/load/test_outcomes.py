@@ -15,6 +15,8 @@ from pytest_llmperf.deploy.base import Endpoint
 from pytest_llmperf.experiment.profile import Concurrency, Constant
 from pytest_llmperf.load.engine import LoadOptions
 from pytest_llmperf.load.records import LoadResult, Outcome
+from pytest_llmperf.measure.compute import measure
+from pytest_llmperf.measure.trust import TrustLimits, distrust
 from tests.unit.load.conftest import PacedServer, running_server
 from tests.unit.load.loads import outcomes, run, workload
 
@@ -117,7 +119,10 @@ def test_connect_refused_and_users_do_not_hammer() -> None:
     assert outcomes(result).keys() == {Outcome.CONNECT_FAILED}
     assert 3 <= len(result.log) <= 15
     assert result.health.workers[0].connect_failures == len(result.log)
-    assert result.health.sent_requests == 0
+    assert (result.health.sent_requests, result.health.unreachable_requests) == (0, len(result.log))
+    # That nobody listens is what was measured, not a fault of the measurement.
+    assert measure(result, price_per_hour=None).scalars["error_rate"].value == 1.0
+    assert distrust(result.health, TrustLimits(lateness_p99_s=1.0, loop_lag_p99_s=1.0)) == ()
 
 
 def test_connect_timeout() -> None:
@@ -161,7 +166,15 @@ def test_a_stale_connection_is_retried_once_and_says_when_it_was_really_sent(ser
     answered = [truth["received"] for truth in seen if not truth["path"].endswith("#stale")]
     sent = result.log.sent_s + result.started_at
     assert np.all(sent <= np.array(answered) + 0.001)
+    assert any("worker 0: 3 times a request was sent again" in note for note in result.health.notes)
     assert np.all(sent[1:] >= [truth["received"] - 0.001 for truth in seen if truth["path"].endswith("#stale")])
+
+
+def test_a_request_that_was_given_up_is_no_stale_connection(server: PacedServer) -> None:
+    result = run(server.endpoint("stale/600"), Concurrency(1), max_requests=2)
+    # The server had it for 0.6 s and hung up: sent again it would have been answered, and nobody would know.
+    assert result.log.error == ("", "closed before a response")
+    assert len(server.truth("stale/600")) == 2
 
 
 def test_not_streaming(server: PacedServer) -> None:

@@ -54,7 +54,7 @@ def test_the_environment_lists_what_the_session_ran_on() -> None:
     properties = environment_properties(session)
     assert properties["Simulated"] == "yes"
     assert properties["Engine"] == "vLLM 0.32.0"
-    assert properties["Cells"] == "gke_h100_standalone_llama-3.1-8b, eks_l40s_standalone_llama-3.1-8b"
+    assert properties["Cells"] == "gke_h100_standalone_llama-3.1-8b, gke_l40s_standalone_llama-3.1-8b"
     assert all("\n" not in value and value for value in properties.values())
 
 

@@ -14,15 +14,16 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pytest_llmperf.sim.presets import gpu_preset, model_preset
-from pytest_llmperf.sim.spec import ColdStart, EngineArgs, SimSpec
+from pytest_llmperf.sim.spec import ColdStart, SimSpec
+
+from .cells import model_spec, spec
 
 # A small step (about 2 ms) and no cold start: the tests wait for tokens, not for the model.
-FAST = SimSpec(
-    gpu_preset("h100"),
-    replace(model_preset("llama-3.2-1b"), name="tiny"),
-    EngineArgs(max_model_len=4096),
-    ColdStart(0.0, 0.0, 0.0),
+FAST = replace(
+    spec("h100", "llama-3.2-1b", max_model_len=4096),
+    model=replace(model_spec("llama-3.2-1b"), name="tiny"),
+    served_model_name="tiny",
+    cold_start=ColdStart(0.0, 0.0, 0.0),
 )
 
 

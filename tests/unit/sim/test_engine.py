@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_llmperf.sim.engine import Engine
-from pytest_llmperf.sim.presets import gpu_preset, model_preset
 from pytest_llmperf.sim.request import Request
 from pytest_llmperf.sim.spec import EngineArgs, SimSpec
 from pytest_llmperf.sim.virtual import Arrival, closed_loop, open_loop
 
+from .cells import spec as cell_spec
 from .reference_engine import ReferenceEngine, Sequence
 
-SPEC = SimSpec(gpu_preset("h100"), model_preset("llama-3.1-8b"))
+SPEC = cell_spec()
 
 
 def _spec(**args: int | bool) -> SimSpec:

@@ -19,13 +19,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pytest_llmperf.errors import LlmperfError
-from pytest_llmperf.sim.presets import gpu_preset, model_preset
 from pytest_llmperf.sim.server import serve
-from pytest_llmperf.sim.spec import ColdStart, EngineArgs, Faults, SimSpec
+from pytest_llmperf.sim.spec import ColdStart, EngineArgs, Faults
 
+from .cells import gpu_spec, model_spec
 from .conftest import FAST, Running, Start
 
-SLOW = replace(FAST, gpu=gpu_preset("l4"), model=replace(model_preset("llama-3.1-8b"), name="slow"))
+SLOW = replace(FAST, gpu=gpu_spec("l4"), model=model_spec("llama-3.1-8b"), served_model_name="slow")
 
 
 def _post(running: Running, path: str = "/v1/completions", **body: Any) -> httpx.Response:
@@ -117,7 +117,11 @@ def test_an_answer_may_end_by_itself_unless_told_otherwise(server: Running) -> N
         ("/v1/completions", b'{"prompt": "x", "max_tokens": "5"}', 400, "Bad Request", "valid integer"),
         ("/v1/completions", b'{"prompt": "x", "max_tokens": 4096}', 400, "BadRequestError", "maximum context length"),
         ("/v1/completions", b'{"prompt": "x", "min_tokens": 20}', 400, "BadRequestError", "min_tokens"),
-        ("/v1/completions", b'{"prompt": "x", "n": 2}', 400, "BadRequestError", "one choice"),
+        ("/v1/completions", b'{"prompt": "x", "n": 2}', 400, "BadRequestError", "not support n. (parameter=n, value=2)"),
+        ("/v1/completions", b'{"prompt": "x", "logprobs": 0}', 400, "BadRequestError", "not support logprobs."),
+        ("/v1/completions", b'{"prompt": "x", "echo": true}', 400, "BadRequestError", "not support echo."),
+        ("/v1/completions", b'{"prompt": "x", "stop": ["a"]}', 400, "BadRequestError", "not support stop."),
+        ("/v1/completions", b'{"prompt": ["x", "y"]}', 400, "BadRequestError", "one prompt"),
         ("/v1/completions", b'{"prompt": "x", "stream": 1}', 400, "Bad Request", "valid boolean"),
         (
             "/v1/completions",
@@ -128,6 +132,20 @@ def test_an_answer_may_end_by_itself_unless_told_otherwise(server: Running) -> N
         ),
         ("/v1/chat/completions", b"{}", 400, "Bad Request", "'loc': ('body', 'messages')"),
         ("/v1/chat/completions", b'{"messages": [{}]}', 400, "Bad Request", "role"),
+        (
+            "/v1/chat/completions",
+            b'{"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "function"}]}',
+            400,
+            "BadRequestError",
+            "not support tools.",
+        ),
+        (
+            "/v1/chat/completions",
+            b'{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}',
+            400,
+            "BadRequestError",
+            "multimodal",
+        ),
         ("/v1/nothing", b"{}", 404, "Not Found", "Not Found"),
         ("/health", b"{}", 405, "Method Not Allowed", "Method Not Allowed"),
     ],
@@ -137,6 +155,12 @@ def test_what_cannot_be_served(server: Running, path: str, body: bytes, status: 
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["type"]) == (status, status, kind)
     assert message in error["message"]
+
+
+def test_parameters_that_ask_for_nothing_are_taken(server: Running) -> None:
+    nothing: dict[str, Any] = {"n": 1, "logprobs": None, "echo": False, "stop": [], "best_of": 1, "suffix": None}
+    sampling: dict[str, Any] = {"temperature": 0.0, "top_p": 0.9, "repetition_penalty": 1.1, "seed": 3}
+    assert _post(server, **nothing, **sampling).status_code == 200
 
 
 def test_a_long_prompt_is_refused(server: Running) -> None:
@@ -307,8 +331,15 @@ def test_a_bad_spec_ends_with_status_4(spec: str, message: str) -> None:
     assert "Traceback" not in ended.stderr
 
 
+def test_a_spec_is_needed() -> None:
+    command = [sys.executable, "-m", "pytest_llmperf.sim"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert ended.returncode == 2
+    assert "--spec" in ended.stderr
+
+
 def test_a_model_that_does_not_fit_ends_with_status_4() -> None:
-    spec = SimSpec(gpu_preset("l4"), model_preset("llama-3.3-70b"))
+    spec = replace(SLOW, model=model_spec("llama-3.3-70b"))
     command = [sys.executable, "-m", "pytest_llmperf.sim", "--spec", "-"]
     ended = subprocess.run(command, input=spec.to_json(), capture_output=True, text=True, timeout=20, check=False)
     assert ended.returncode == 4
@@ -320,4 +351,5 @@ def test_lateness_is_reported(server: Running) -> None:
     _post(server, stream=True, max_tokens=30)
     summary = server.http.get("/admin/lateness").json()
     assert summary["tokens"] == 30
-    assert 0 < summary["p50_ms"] <= summary["max_ms"]
+    # Never before its step has ended: a client's TTFT would be less than the model says.
+    assert 0 <= summary["min_ms"] <= summary["p50_ms"] <= summary["max_ms"]

@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 
 from pytest_llmperf.sim.allreduce import allreduce_s
-from pytest_llmperf.sim.presets import gpu_preset, mig_slice, model_preset
 from pytest_llmperf.sim.spec import Interconnect
 from pytest_llmperf.sim.steptime import StepLoad, StepTimeModel, attention_pairs
 
+from .cells import gpu_spec, model_spec
+
 
 def _model(gpu: str = "h100", model: str = "llama-3.1-8b", tp: int = 1, *, fp8: bool = False) -> StepTimeModel:
-    return StepTimeModel(model_preset(model, fp8=fp8), gpu_preset(gpu), tp)
+    return StepTimeModel(model_spec(model, fp8=fp8), gpu_spec(gpu), tp)
 
 
 def _prefill_s(times: StepTimeModel, tokens: int, start: int = 0) -> float:
@@ -25,7 +26,7 @@ def _prefill_s(times: StepTimeModel, tokens: int, start: int = 0) -> float:
     [
         ("h100", "llama-3.1-8b", 1, 1, 6.9),
         ("h100", "llama-3.1-8b", 1, 64, 8.1),
-        ("a100", "llama-3.1-8b", 1, 1, 10.5),
+        ("a100-80gb", "llama-3.1-8b", 1, 1, 10.5),
         ("a100-40gb", "llama-3.1-8b", 1, 1, 13.4),
         ("h100", "qwen2.5-72b", 2, 1, 30.6),
     ],
@@ -50,7 +51,7 @@ def test_prefill_of_a_long_prompt_in_chunks_matches_one_chunk() -> None:
 
 
 def test_mfu_falls_for_few_tokens() -> None:
-    times, spec = _model(), model_preset("llama-3.1-8b")
+    times, spec = _model(), model_spec("llama-3.1-8b")
 
     def mfu(tokens: int) -> float:
         return 2 * spec.layer_params * tokens / _prefill_s(times, tokens) / 989e12
@@ -91,8 +92,8 @@ def test_pcie_makes_tensor_parallel_prefill_slow() -> None:
 
 
 def test_a_mig_slice_decodes_at_its_share_of_the_bandwidth() -> None:
-    model, h100 = model_preset("llama-3.1-8b"), gpu_preset("h100")
-    whole, half = StepTimeModel(model, h100, 1), StepTimeModel(model, mig_slice(h100, "3g.40gb"), 1)
+    model, h100 = model_spec("llama-3.1-8b"), gpu_spec("h100")
+    whole, half = StepTimeModel(model, h100, 1), StepTimeModel(model, gpu_spec("h100-mig-3g.40gb"), 1)
     overhead = model.n_layers * (40e-6 + 0.3e-6)
     assert (half.decode_s(1, 100) - overhead) == pytest.approx(2 * (whole.decode_s(1, 100) - overhead), rel=1e-3)
     slice_prefill = _prefill_s(half, 8192)
@@ -106,13 +107,13 @@ def test_fp8_halves_what_is_streamed_but_not_the_head() -> None:
 
 def test_more_experts_are_read_as_the_batch_grows() -> None:
     times = _model(model="mixtral-8x7b", tp=2)
-    dense = StepTimeModel(replace(model_preset("mixtral-8x7b"), n_experts=0), gpu_preset("h100"), 2)
+    dense = StepTimeModel(replace(model_spec("mixtral-8x7b"), n_experts=0), gpu_spec("h100"), 2)
     one, four, many = (times.weights_read_s(n) for n in (1, 4, 64))
     assert one < four < many == pytest.approx(dense.weights_read_s(1), rel=1e-3)
     assert one / many == pytest.approx(12.9 / 46.7, rel=0.05)
 
 
 def test_context_makes_a_decode_slower_by_its_kv_bytes() -> None:
-    times, model = _model(), model_preset("llama-3.1-8b")
+    times, model = _model(), model_spec("llama-3.1-8b")
     extra = times.decode_s(1, 100_000) - times.decode_s(1, 0)
     assert extra == pytest.approx(100_000 * model.kv_bytes_per_token / (0.8 * 3350e9))

@@ -1,0 +1,120 @@
+"""The ``load`` fixture without a session: seeds, and what ends a load that did not end well; on a real simulator."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pytest_llmperf.deploy.sim import SimDeployment, SimTarget
+from pytest_llmperf.errors import DeployError, LoadError
+from pytest_llmperf.experiment.catalog import builtin_directory, load_catalog
+from pytest_llmperf.experiment.matrix import expand
+from pytest_llmperf.experiment.profile import constant
+from pytest_llmperf.load.options import LoadProgress
+from pytest_llmperf.plugin.load import Load, Recorder
+from pytest_llmperf.plugin.progress import ProgressLine
+
+CATALOG = load_catalog([builtin_directory()])
+CELL = expand(CATALOG.matrix_named("default"), CATALOG)[0]
+
+
+@pytest.fixture(scope="module")
+def standing() -> Iterator[SimDeployment]:
+    deployment = SimTarget(ready_timeout_s=30.0).deploy(CELL, lambda _: None)
+    yield deployment
+    deployment.close()
+
+
+class Assassin(ProgressLine):
+    """A progress line that strikes once, when the load is under way."""
+
+    def __init__(self, strike: Callable[[], None]) -> None:
+        super().__init__(None, None, 0, simulated=True)
+        self._strike = strike
+        self._struck = False
+
+    @contextmanager
+    def loading(self, what: str) -> Iterator[Callable[[LoadProgress], None]]:
+        with super().loading(what) as report:
+
+            def strike_once(progress: LoadProgress) -> None:
+                report(progress)
+                if progress.finished and not self._struck:
+                    self._struck = True
+                    self._strike()
+
+            yield strike_once
+
+
+def load_on(
+    deployment: SimDeployment,
+    recorder: Recorder,
+    *,
+    node_id: str = "t.py::t[c]",
+    seed: int = 0,
+    workers: int = 1,
+    strike: Callable[[], None] = lambda: None,
+) -> Load:
+    return Load(
+        deployment=deployment,
+        workload=CATALOG.workloads["classification"],
+        node_id=node_id,
+        seed=seed,
+        workers=workers,
+        price_per_hour=None,
+        keep=recorder.keep,
+        progress=Assassin(strike),
+    )
+
+
+def seeds(load: Load, count: int = 3) -> list[int]:
+    return [load._next_seed() for _ in range(count)]
+
+
+def test_seeds_are_the_same_in_every_session_and_different_in_every_load(standing: SimDeployment, tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+    first = seeds(load_on(standing, recorder))
+    assert first == seeds(load_on(standing, recorder)) == [3762972639, 2034447973, 239339251]
+    others = [
+        *seeds(load_on(standing, recorder, node_id="t.py::t[d]")),
+        *seeds(load_on(standing, recorder, node_id="t.py::u[c]")),
+        *seeds(load_on(standing, recorder, seed=1)),
+    ]
+    assert len({*first, *others}) == 12
+
+
+def test_a_deployment_lost_under_load_is_an_error_and_what_was_measured_is_kept(tmp_path: Path) -> None:
+    deployment = SimTarget(ready_timeout_s=30.0).deploy(CELL, lambda _: None)
+    recorder = Recorder(tmp_path)
+    load = load_on(deployment, recorder, strike=deployment.process.kill)
+    with pytest.raises(DeployError, match=rf"{CELL.id}: the deployment was lost: its process was killed by SIGKILL"):
+        load(constant("20/s"), "2s", warmup="0s")
+    deployment.close()
+    (run,) = recorder.drain()
+    assert (tmp_path / "runs" / run.run_id / "run.json").is_file()
+    assert run.counts.total == 40
+    assert run.counts.ok > 0
+    assert run.counts.failed > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds its children in /proc")
+def test_a_lost_worker_is_an_error_and_no_ctrl_c(standing: SimDeployment, tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+    load = load_on(standing, recorder, workers=2, strike=kill_a_worker)
+    with pytest.raises(LoadError, match=r"load worker . was killed by signal 9"):
+        load(constant("20/s"), "20s", warmup="0s")
+    (run,) = recorder.drain()
+    assert run.counts.ok > 0
+
+
+def kill_a_worker() -> None:
+    """Kills one of this process's load workers."""
+    children = [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+    workers = [pid for pid in children if b"pytest_llmperf.load.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(workers[0], signal.SIGKILL)

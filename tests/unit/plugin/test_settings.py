@@ -1,0 +1,97 @@
+"""Settings: the command line before the environment before ini before the default, and where a relative path starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from pytest_llmperf.errors import ConfigError
+from pytest_llmperf.plugin.options import OPTIONS, Settings, read_settings
+
+ROOT = Path("/root/dir")
+HERE = Path("/working/dir")
+
+
+def settings(
+    command_line: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None, ini: Mapping[str, str] | None = None
+) -> Settings:
+    return read_settings((command_line or {}).get, (ini or {}).get, environ or {}, ROOT, HERE)
+
+
+def test_defaults() -> None:
+    default = settings()
+    assert default.target == "sim"
+    assert default.workers == 1
+    assert default.storage == ROOT / ".llmperf"
+    assert default.json is None
+    assert default.ready_timeout_s is None
+    assert default.columns == ()
+
+
+def test_the_command_line_comes_first_then_the_environment_then_ini() -> None:
+    command_line, environ, ini = {"--llmperf-workers": "4"}, {"LLMPERF_WORKERS": "3"}, {"llmperf_workers": "2"}
+    assert settings(command_line, environ, ini).workers == 4
+    assert settings(None, environ, ini).workers == 3
+    assert settings(None, None, ini).workers == 2
+
+
+def test_empty_is_not_set() -> None:
+    assert settings({"--llmperf-workers": ""}, {"LLMPERF_WORKERS": ""}, {"llmperf_workers": "2"}).workers == 2
+
+
+@pytest.mark.parametrize("name", ["json", "storage", "catalog", "trace"])
+def test_paths_start_where_they_were_written(name: str, tmp_path: Path) -> None:
+    option, environ, ini = f"--llmperf-{name}", f"LLMPERF_{name.upper()}", f"llmperf_{name}"
+    assert getattr(settings({option: "a/b"}), name) == HERE / "a/b"
+    assert getattr(settings(None, {environ: "a/b"}), name) == HERE / "a/b"
+    assert getattr(settings(None, None, {ini: "a/b"}), name) == ROOT / "a/b"
+    assert getattr(settings({option: str(tmp_path)}), name) == tmp_path
+    assert getattr(settings(None, None, {ini: "~/b"}), name) == Path("~/b").expanduser()
+
+
+@pytest.mark.parametrize(
+    ("command_line", "environ", "ini", "place"),
+    [
+        ({"--llmperf-seed": "x"}, {}, {}, "--llmperf-seed"),
+        ({}, {"LLMPERF_SEED": "x"}, {}, "LLMPERF_SEED"),
+        ({}, {}, {"llmperf_seed": "x"}, "ini llmperf_seed"),
+    ],
+)
+def test_a_mistake_names_the_form_it_was_made_in(
+    command_line: dict[str, str], environ: dict[str, str], ini: dict[str, str], place: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^{place}: 'x' is not a whole number of 0 or more"):
+        settings(command_line, environ, ini)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("workers", "0", "'0' is not a whole number of 1 or more"),
+        ("workers", "1.5", "'1.5' is not a whole number"),
+        ("trace-scale", "-1", "'-1' is not a number above 0"),
+        ("trace-scale", "inf", "'inf' is not a number above 0"),
+        ("trace-scale", "nan", "'nan' is not a number above 0"),
+        ("trace-duration", "10", "'10' has no unit"),
+        ("sort", "ttft_p999x", "ttft"),
+        ("columns", "goodput,tfft_p99", "did you mean 'ttft"),
+    ],
+)
+def test_what_cannot_be_read(option: str, value: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings({f"--llmperf-{option}": value})
+    assert str(caught.value).startswith(f"--llmperf-{option}: ")
+    assert message in str(caught.value)
+
+
+def test_columns() -> None:
+    assert settings({"--llmperf-columns": " goodput, itl_p99 ,"}).columns == ("goodput", "itl_p99")
+
+
+def test_the_three_forms_of_every_option_are_one_name() -> None:
+    assert {option.name for option in OPTIONS} == {name.removesuffix("_s") for name in Settings.__dataclass_fields__}
+    for option in OPTIONS:
+        assert option.flag == "--" + option.ini.replace("_", "-")
+        assert option.env == option.ini.upper()
