@@ -89,7 +89,7 @@ class SimTarget:
             target=self.name,
             simulated=True,
             engine=answer.engine,
-            command=command[1:],
+            command=_by_hand(cell, self.seed),
             phases=(
                 Phase("process", listening_s),
                 Phase("cold start", answer.ready_s),
@@ -97,6 +97,12 @@ class SimTarget:
             ),
         )
         return SimDeployment(cell, answer.endpoint, info, process, log)
+
+
+def _by_hand(cell: Cell, seed: int) -> tuple[str, ...]:
+    """The command that serves the same simulation to any client."""
+    named = ("--hardware", cell.hardware.id, "--model", cell.model.name, "--variant", cell.variant.name)
+    return ("pytest-llmperf", "sim", *named, "--seed", str(seed))
 
 
 def _port_of(process: subprocess.Popen[bytes], spec: str, timeout_s: float) -> int:

@@ -23,8 +23,13 @@ class ProgressLine:
         self._reporter = reporter
         self._uncaptured = capture.global_and_fixture_disabled if capture is not None else nullcontext
         self._width = width
-        self._mark = " SIMULATED" if simulated else ""
+        self.simulated = simulated
+        """Set anew when a deployment has said what it is: an endpoint may be a simulator too."""
         self._live: bool = reporter is not None and bool(getattr(reporter, "isatty", False))
+
+    @property
+    def _mark(self) -> str:
+        return " SIMULATED" if self.simulated else ""
 
     @contextmanager
     def deploying(self, cell: Cell) -> Iterator[Callable[[str], None]]:

@@ -34,6 +34,7 @@ class Deployments:
         if cell.id not in self.standing:
             with self.progress.deploying(cell) as say:
                 self.standing[cell.id] = self.target.deploy(cell, say)
+                self.progress.simulated = self.standing[cell.id].info.simulated
         return self.standing[cell.id]
 
     def close(self, cell_id: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -36,8 +37,13 @@ def summary_lines(config: pytest.Config, exitstatus: int, width: int) -> Iterato
 
 
 def _places(config: pytest.Config, settings: Settings) -> Iterator[str]:
-    yield f"runs: {settings.storage}/runs"
+    here = config.invocation_params.dir
+    yield f"runs: {_shown(settings.storage / 'runs', here)}"
     if settings.json is not None and TROUBLE not in config.stash:
-        yield f"results: {settings.json}"
+        yield f"results: {_shown(settings.json, here)}"
     if allure := config.getoption("allure_report_dir", None):
         yield f"allure: {allure} (render: npx allure generate {allure})"
+
+
+def _shown(path: Path, here: Path) -> str:
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

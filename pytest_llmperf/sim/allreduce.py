@@ -1,4 +1,4 @@
-"""Measured all-reduce latency by link, degree and message size (reference page 3.3), log-log interpolated."""
+"""Measured all-reduce latency by link, degree and message size (AIConfigurator, vLLM kernel database), log-log interpolated."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 One call of ``step`` is one iteration: running requests first, then waiting ones in order of arrival, within
 ``max_num_seqs`` and ``max_num_batched_tokens``; prompts in chunks; blocks token by token; when blocks run out the
-youngest running request is preempted and recomputed later (reference page 6.2).
+youngest running request is preempted and recomputed later (docs/simulator.md).
 
 A step costs only what changes in it. A decoding request gets a token in every step, so its tokens, its next block and
 its last step are known when it begins to decode: requests wait in buckets by the step that touches them, and the sum

@@ -17,7 +17,7 @@ EngineClass = Literal["xlarge", "large", "small"]
 Precision = Literal["bf16", "fp8"]
 
 DEFAULT_LIMITS: Mapping[EngineClass, tuple[int, int]] = {"xlarge": (16_384, 1024), "large": (8192, 1024), "small": (2048, 256)}
-"""(max_num_batched_tokens, max_num_seqs) of ``vllm serve`` (reference page 6.1)."""
+"""(max_num_batched_tokens, max_num_seqs) of ``vllm serve`` (docs/simulator.md)."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class EngineArgs:
-    """vLLM's engine arguments; None is vLLM's own default for the GPU (reference page 6.1)."""
+    """vLLM's engine arguments; None is vLLM's own default for the GPU (docs/simulator.md)."""
 
     tensor_parallel_size: int = 1
     max_num_seqs: int | None = None
@@ -289,7 +289,7 @@ class SimSpec:
 
 
 def _num_gpu_blocks(config: EngineConfig, gpu: GpuSpec, model: ModelSpec) -> int:
-    """KV blocks that fit beside weights, activations and graphs (reference page 6.3)."""
+    """KV blocks that fit beside weights, activations and graphs (docs/simulator.md)."""
     tp = config.tensor_parallel_size
     budget = config.max_num_batched_tokens
     weights = model.total_weight_bytes / tp

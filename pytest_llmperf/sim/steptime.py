@@ -1,12 +1,12 @@
 """How long one engine step takes: pure functions of the model, the GPUs and what the step computes.
 
-The formula is the reference page's (section 0)::
+The formula (docs/simulator.md)::
 
     decode  = (W + sum KV(ctx)) / (TP * eff * BW) + L * (40 us + 0.3 us * batch) + 2 * L * AR(TP, batch * d * 2 B)
     prefill = FLOPs / (TP * mfu * peak) + 2 * L * AR(TP, N * d * 2 B)
 
 joined for a chunked-prefill step, where the prompt's FLOPs come on top of the decode they share the step with: a
-step with few prompt tokens still streams all weights, which is what makes the MFU fall below 512 tokens (3.1).
+step with few prompt tokens still streams all weights, which is what makes the MFU fall below 512 tokens.
 Units: seconds, bytes, tokens, FLOPs.
 """
 
@@ -18,11 +18,11 @@ from pytest_llmperf.sim.allreduce import allreduce_s
 from pytest_llmperf.sim.spec import GpuSpec, ModelSpec
 
 SEQUENCE_OVERHEAD_S = 0.3e-6
-"""Per layer and running sequence: batch metadata, attention scheduling, GEMMs off their sweet spot (section 0)."""
+"""Per layer and running sequence: batch metadata, attention scheduling, GEMMs off their sweet spot."""
 ACTIVATION_BYTES = 2.0
 """All-reduced activations are 16-bit whatever the weights are."""
 ROOFLINE_SHARPNESS = 3.0
-"""GEMMs near the ridge (100-300 tokens) are slower than either bound alone (3.1); the p of a p-norm over both."""
+"""GEMMs near the ridge (100-300 tokens) are slower than either bound alone; the p of a p-norm over both."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,6 +147,7 @@ def test_endpoint(pytester: pytest.Pytester, llmperf: Sessions, server: SimDeplo
     (run,) = results(pytester)["runs"]
     assert run["simulated"] is True
     assert run["deployment"]["target"] == "endpoint"
+    assert all("SIMULATED" in line for line in result.outlines if " ready after " in line or ": loaded for " in line)
     assert server.process.poll() is None
 
 
