@@ -78,6 +78,7 @@ class ProgressLine:
             with self._uncaptured():
                 self._reporter.ensure_newline()
                 self._reporter.write_line(f"  {text}")
+                self._reporter.flush()  # in a CI's log, which is no terminal, it would be seen when all is over
 
 
 class _TerminalFile:

@@ -94,7 +94,8 @@ def test_an_sla_miss_fails_with_a_table(pytester: pytest.Pytester, llmperf: Sess
     assert "TTFT p50" in (pytester.path / "junit.xml").read_text()
 
 
-def test_ctrl_c_keeps_what_was_measured(pytester: pytest.Pytester) -> None:
+def test_ctrl_c_keeps_what_was_measured(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # as in a CI, where progress must be seen all the same
     pytester.makepyfile(
         test_suite="import pytest\nfrom pytest_llmperf import constant\n\n"
         "@pytest.mark.llmperf(workload='classification')\n"
