@@ -12,7 +12,7 @@ import pytest
 
 from pytest_llmperf.experiment.profile import Concurrency, Constant
 from pytest_llmperf.experiment.records import Lengths
-from pytest_llmperf.load.engine import run_load
+from pytest_llmperf.load.engine import LoadOptions, run_load
 from pytest_llmperf.load.plan import plan_load
 from pytest_llmperf.load.prompts import FIRST_TOKEN_ID, session_tokens
 from pytest_llmperf.load.records import LoadResult, Outcome
@@ -63,7 +63,7 @@ def test_cpu_per_token(paced: PacedServer, table: dict[str, str], streams: int, 
 def test_ttft_against_the_servers_truth(paced: PacedServer, table: dict[str, str]) -> None:
     asked = workload(input=Lengths(32), output=Lengths(50))
     plan = plan_load(Constant(80), asked, 5.0, seed=3, warmup_s=0.0)
-    result = run_load(plan, paced.endpoint("ok/20/10"))
+    result = run_load(plan, paced.endpoint("ok/20/10"), LoadOptions(content_seed=plan.seed))
     log = result.log
     assert set(log.outcome) == {Outcome.OK}
     first = {tuple(truth["body"]["prompt"]): truth["first"] for truth in paced.truth("ok/20/10")}

@@ -87,4 +87,6 @@ def test_a_simulator_that_is_not_ready_in_time_is_ended() -> None:
 def test_files_of_the_working_directory_shadow_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "random.py").write_text("raise SystemExit('the user has a random.py')")
     monkeypatch.chdir(tmp_path)
-    SimTarget(ready_timeout_s=30.0).deploy(CELL, lambda _: None).close()
+    deployment = SimTarget(ready_timeout_s=30.0).deploy(CELL, lambda _: None)
+    deployment.close()
+    assert deployment.endpoint.simulated

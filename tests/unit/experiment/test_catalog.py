@@ -99,7 +99,7 @@ def test_a_name_may_be_repeated_but_not_contradicted(mine: Path) -> None:
 
 
 def test_other_files_are_left_alone(mine: Path) -> None:
-    load(
+    loaded = load(
         mine,
         {
             "users.yaml": "[not, a, catalog",
@@ -109,6 +109,7 @@ def test_other_files_are_left_alone(mine: Path) -> None:
             "notes.txt": "x",
         },
     )
+    assert set(loaded.hardware) == set(load(mine, {}).hardware)
 
 
 def indented(text: str) -> str:

@@ -62,5 +62,6 @@ def test_a_time_that_has_passed_rings_at_once(make: Make) -> None:
         alarm.set(time.monotonic() - 1)
         await asyncio.wait_for(rung, 5)
         alarm.close()
+        assert rung.done()
 
     asyncio.run(rings())
