@@ -37,7 +37,12 @@ def _parser() -> argparse.ArgumentParser:
     sim.add_argument("--hardware", default="h100", help="from the catalog: h100, h100x4, l40s, … [%(default)s]")
     sim.add_argument("--model", default="llama-3.1-8b", help="from the catalog [%(default)s]")
     sim.add_argument("--variant", default="default", help="from the catalog [%(default)s]")
-    sim.add_argument("--catalog", type=Path, metavar="DIR", help="a catalog whose records override the built-in ones")
+    sim.add_argument(
+        "--catalog",
+        type=Path,
+        metavar="DIR",
+        help="a catalog whose records override the built-in ones [fixtures/, if it is here]",
+    )
     sim.add_argument("--host", default="127.0.0.1", help="[%(default)s]")
     sim.add_argument("--port", type=int, default=8000, help="0 picks a free one [%(default)s]")
     sim.add_argument("--seed", type=int, default=0, help="[%(default)s]")
@@ -49,30 +54,27 @@ def _parser() -> argparse.ArgumentParser:
     sim.set_defaults(run=_sim)
     cells = commands.add_parser("cells", help="list the cells of a matrix, and which cannot run")
     cells.add_argument("--matrix", default="default", help="[%(default)s]")
-    cells.add_argument("--catalog", type=Path, metavar="DIR", help="a catalog whose records override the built-in ones")
+    cells.add_argument(
+        "--catalog",
+        type=Path,
+        metavar="DIR",
+        help="a catalog whose records override the built-in ones [fixtures/, if it is here]",
+    )
     cells.set_defaults(run=_cells)
     return parser
-
-
-def _directories(catalog: Path | None) -> list[Path]:
-    from pytest_llmperf.experiment.catalog import builtin_directory
-
-    if catalog is not None and not catalog.is_dir():
-        raise ConfigError(f"the catalog directory {str(catalog)!r} does not exist", where=Where(option="--catalog"))
-    return [builtin_directory(), *([catalog] if catalog is not None else [])]
 
 
 def _sim(options: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from pytest_llmperf.deploy.simspec import sim_spec
-    from pytest_llmperf.experiment.catalog import load_catalog
+    from pytest_llmperf.experiment.catalog import catalog_directories, load_catalog
     from pytest_llmperf.experiment.fit import fits
     from pytest_llmperf.experiment.records import Cell
     from pytest_llmperf.sim.server import serve
 
     port = _whole(options.port, "--port", most=65_535)
-    catalog = load_catalog(_directories(options.catalog))
+    catalog = load_catalog(catalog_directories(Path.cwd(), options.catalog, Where(option="--catalog")))
     cell = Cell(
         platform=next(iter(catalog.platforms.values())),
         hardware=catalog.hardware_named(options.hardware, Where(option="--hardware")),
@@ -127,11 +129,11 @@ def _whole(number: int, option: str, most: int | None = None) -> int:
 
 
 def _cells(options: argparse.Namespace) -> int:
-    from pytest_llmperf.experiment.catalog import load_catalog
+    from pytest_llmperf.experiment.catalog import catalog_directories, load_catalog
     from pytest_llmperf.experiment.fit import fits
     from pytest_llmperf.experiment.matrix import expand
 
-    catalog = load_catalog(_directories(options.catalog))
+    catalog = load_catalog(catalog_directories(Path.cwd(), options.catalog, Where(option="--catalog")))
     for cell in expand(catalog.matrix_named(options.matrix, Where(option="--matrix")), catalog):
         fit = fits(cell)
         print(cell.id if fit.ok else f"{cell.id}  (skipped: {fit.reason})")

@@ -69,6 +69,7 @@ class EndpointTarget:
             api_key=self.api_key,
             timeout_s=self.ready_timeout_s,
             progress=progress,
+            accepted=(cell.model.name, cell.model.repository, cell.model.repository.rpartition("/")[2]),
         )
         info = DeploymentInfo(
             target=self.name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic, sleep
 
@@ -37,11 +37,12 @@ def await_ready(
     timeout_s: float,
     progress: Progress,
     lost: Callable[[], str | None] = lambda: None,
+    accepted: Sequence[str] = (),
 ) -> Answer:
     """Wait until the server answers a completion. ``lost`` returns why it never will, or None.
 
-    ``model`` None takes the first of ``/v1/models``. Raises ``DeployError`` with the last state seen: at once when ``lost``
-    says so or an answer is final (401, unknown model), else after ``timeout_s``.
+    ``model`` None takes the first of ``/v1/models``, or of those ``accepted`` where some are named. Raises ``DeployError`` with
+    the last state seen: at once when ``lost`` says so or an answer is final (401, unknown model), else after ``timeout_s``.
     """
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     started = monotonic()
@@ -52,7 +53,7 @@ def await_ready(
             _await_answer(client, "/health", deadline, progress, lost)
             models = _await_answer(client, "/v1/models", deadline, progress, lost)
             ready_s = monotonic() - started
-            name = _model_in(models, model)
+            name = _model_in(models, model, accepted)
             progress("first completion")
             asked = monotonic()
             _complete_once(client, name, deadline)
@@ -87,7 +88,7 @@ def _await_answer(
         sleep(max(0.0, min(POLL_S, deadline - monotonic())))
 
 
-def _model_in(answer: httpx.Response, wanted: str | None) -> str:
+def _model_in(answer: httpx.Response, wanted: str | None, accepted: Sequence[str]) -> str:
     """The model to ask for, from the answer of ``/v1/models``. Raises ``DeployError``."""
     if answer.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
         raise DeployError(
@@ -104,6 +105,13 @@ def _model_in(answer: httpx.Response, wanted: str | None) -> str:
         ) from None
     if not names:
         raise DeployError("the server serves no model: /v1/models is an empty list")
+    if wanted is None and accepted:
+        if (found := next((name for name in names if name in accepted), None)) is not None:
+            return found
+        raise DeployError(
+            f"the cell's model is {accepted[0]}, but the server serves: {', '.join(names)}",
+            hint="Select the cell that the server is, or name its model with --llmperf-served-model if it is the same.",
+        )
     if wanted is not None and wanted not in names:
         raise DeployError(f"the server does not serve the model {wanted!r}; it serves: {', '.join(names)}")
     return wanted or names[0]

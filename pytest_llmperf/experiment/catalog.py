@@ -125,6 +125,18 @@ def builtin_directory() -> Path:
     return _shipped("fixtures")
 
 
+def catalog_directories(rootdir: Path, chosen: Path | None, where: Where) -> list[Path]:
+    """The built-in catalog, then the ``chosen`` one or else the ``fixtures/`` that ``rootdir`` has.
+
+    Raises ``ConfigError`` at ``where`` when the chosen one is no directory.
+    """
+    builtin = builtin_directory()
+    if chosen is not None and not chosen.is_dir():
+        raise ConfigError(f"the catalog directory {str(chosen)!r} does not exist", where=where)
+    own = chosen or rootdir / "fixtures"
+    return [builtin, own] if own.is_dir() and own.resolve() != builtin.resolve() else [builtin]
+
+
 def manifests_directory() -> Path:
     """The Kubernetes manifests that are shipped. Raises ``ConfigError`` when the installation has none."""
     return _shipped("manifests")

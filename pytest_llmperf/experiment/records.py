@@ -84,6 +84,8 @@ class Hardware:
     def __post_init__(self) -> None:
         if not self.counts or min(self.counts) < 1:
             raise ValueError("'counts' needs at least one number, each 1 or more")
+        if self.memory < 2**30:
+            raise ValueError(f"'memory' is only {self.memory} bytes: is its unit missing (80Gi)?")
 
     @property
     def id(self) -> str:

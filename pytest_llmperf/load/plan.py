@@ -208,7 +208,7 @@ def _check(profile: LoadProfile, workload: Workload, duration_s: float | None, w
     if max_requests is not None and max_requests < 1:
         raise ConfigError(f"max_requests {max_requests!r} is not 1 or more", where=place)
     if duration_s is None and max_requests is None and not isinstance(profile, TraceReplay):
-        raise ConfigError(f"{profile} never ends", where=place, hint="Give a duration or max_requests.")
+        raise ConfigError(f"{profile} never ends", where=place, hint="Give a duration, or how many requests.")
     if isinstance(profile, TraceReplay) and (workload.turns is not None or workload.shared_prefix is not None):
         named = "turns" if workload.turns is not None else "shared_prefix"
         raise ConfigError(

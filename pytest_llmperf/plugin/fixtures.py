@@ -78,6 +78,6 @@ def load(deployment: Deployment, workload: Workload, request: pytest.FixtureRequ
 
 
 @pytest.fixture
-def replay(request: pytest.FixtureRequest) -> tuple[TraceReplay, str]:
+def replay(request: pytest.FixtureRequest) -> tuple[TraceReplay, str | None]:
     """The trace that ``--llmperf-trace`` names (default: a small synthetic one) and how long to replay it."""
     return trace_profile(started(request.config).settings)

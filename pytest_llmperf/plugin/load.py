@@ -76,7 +76,7 @@ class LoadRun:
         __tracebackhide__ = True
         verdict = self.judge(sla)
         if not verdict:
-            raise SlaMissError(verdict, "\n" + sla_table(verdict, self.run.identity.simulated))
+            raise SlaMissError(verdict, sla_table(verdict, self.run.identity.simulated))
         return True
 
 

@@ -81,7 +81,12 @@ OPTIONS = (
     _Option("workers", "N", "1", "processes that generate load"),
     _Option("trace", "FILE", None, "the trace that trace-replay suites replay (default: a small synthetic one)"),
     _Option("trace_scale", "X", "1", "multiplies the gaps between a trace's requests: 2 replays twice as slowly"),
-    _Option("trace_duration", "TIME", None, "how much of the trace to replay, in replayed time: 10m (default: all)"),
+    _Option(
+        "trace_duration",
+        "TIME",
+        None,
+        "how much of the trace to replay, in replayed time: 10m (default: all; 20s of the synthetic one)",
+    ),
     _Option("ready_timeout", "TIME", None, "how long a deployment may take to answer (default: 10m; an endpoint 30s)"),
     _Option("group_by", "WHAT", "cell", "group the summary's lines by " + ", ".join(GROUPINGS)),
     _Option("sort", "KEY", None, "sort the summary's lines by a metric (ttft_p99) (default: in order of running)"),

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llmperf.errors import ConfigError, DeployError, Where
-from pytest_llmperf.experiment.catalog import Catalog, builtin_directory, load_catalog
+from pytest_llmperf.errors import DeployError, Where
+from pytest_llmperf.experiment.catalog import Catalog, catalog_directories, load_catalog
 from pytest_llmperf.experiment.matrix import expand
 from pytest_llmperf.experiment.records import Cell
 from pytest_llmperf.plugin.options import Settings
@@ -68,21 +66,9 @@ class LlmperfSession:
 STASH = pytest.StashKey[LlmperfSession]()
 
 
-def catalog_directories(settings: Settings, rootdir: Path) -> Sequence[Path]:
-    """The built-in catalog, then the user's. Raises ``ConfigError`` when ``--llmperf-catalog`` is no directory."""
-    builtin = builtin_directory()
-    chosen = settings.catalog
-    if chosen is None:
-        own = rootdir / "fixtures"
-        return [builtin, own] if own.is_dir() and own.resolve() != builtin.resolve() else [builtin]
-    if not chosen.is_dir():
-        raise ConfigError(f"the catalog directory {str(chosen)!r} does not exist", where=Where(option="--llmperf-catalog"))
-    return [builtin, chosen]
-
-
 def start_session(config: pytest.Config, settings: Settings, progress: ProgressLine) -> LlmperfSession:
     """Load the catalog and expand the matrix. Raises ``ConfigError``."""
-    catalog = load_catalog(catalog_directories(settings, config.rootpath))
+    catalog = load_catalog(catalog_directories(config.rootpath, settings.catalog, Where(option="--llmperf-catalog")))
     matrix = catalog.matrix_named(settings.matrix, Where(option="--llmperf-matrix"))
     target = target_of(settings)
     target.check()

@@ -12,9 +12,9 @@ DEFAULT_TRACE = "traces/synthetic-chat.csv"
 DEFAULT_DURATION_S = 20.0
 
 
-def trace_profile(settings: Settings) -> tuple[TraceReplay, str]:
-    """The profile and the duration to give to ``load``."""
+def trace_profile(settings: Settings) -> tuple[TraceReplay, str | None]:
+    """The profile and the duration to give to ``load``: all of a trace that was named, unless a duration was too."""
     path = settings.trace or builtin_directory() / DEFAULT_TRACE
     kind: Literal["azure", "mooncake"] = "mooncake" if path.suffix == ".jsonl" else "azure"
-    seconds = settings.trace_duration_s or DEFAULT_DURATION_S
-    return trace(path, kind=kind, time_scale=settings.trace_scale), f"{seconds:g}s"
+    seconds = settings.trace_duration_s or (DEFAULT_DURATION_S if settings.trace is None else None)
+    return trace(path, kind=kind, time_scale=settings.trace_scale), f"{seconds:g}s" if seconds is not None else None

@@ -15,8 +15,8 @@ CATALOG = load_catalog([builtin_directory()])
 CELL = expand(CATALOG.matrix_named("default"), CATALOG)[0]
 
 
-def target(url: str, api_key: str | None = None) -> EndpointTarget:
-    return EndpointTarget(url=url, served_model=None, ready_timeout_s=10.0, api_key=api_key)
+def target(url: str, api_key: str | None = None, served_model: str | None = "m-one") -> EndpointTarget:
+    return EndpointTarget(url=url, served_model=served_model, ready_timeout_s=10.0, api_key=api_key)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8000", "https://llm.example.com/", "http://[::1]:8000/behind/a/prefix"])
@@ -64,3 +64,16 @@ def test_a_server_that_is_gone_is_lost_and_one_in_trouble_is_not() -> None:
     with pytest.raises(DeployError, match=rf"{CELL.id}: the deployment was lost: {server.url} cannot be reached any more"):
         check_standing(deployment)
     deployment.close()
+
+
+def test_a_server_of_another_model_is_not_the_cell() -> None:
+    with scripted_server() as server, pytest.raises(DeployError) as caught:
+        target(server.url, served_model=None).deploy(CELL, print)
+    assert "the cell's model is llama-3.1-8b, but the server serves: m-one, m-two" in str(caught.value)
+    assert "--llmperf-served-model" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "meta-llama/Llama-3.1-8B-Instruct"])
+def test_the_cells_model_is_found_among_others(name: str) -> None:
+    with scripted_server(v1__models=[(200, {"data": [{"id": "m-one"}, {"id": name}]})]) as server:
+        assert target(server.url, served_model=None).deploy(CELL, print).endpoint.model == name

@@ -126,6 +126,10 @@ KNOWN_HARDWARE = (
     ("files", "message"),
     [
         (
+            {"hardware/b200.yaml": HARDWARE.replace("179Gi", "179")},
+            "mine/hardware/b200.yaml:1: 'memory' is only 179 bytes: is its unit missing (80Gi)?",
+        ),
+        (
             {"hardware/b200.yaml": HARDWARE.replace("memory", "memroy")},
             f"mine/hardware/b200.yaml:2: memroy: unknown key 'memroy'\n  Did you mean 'memory'? {KNOWN_HARDWARE}",
         ),

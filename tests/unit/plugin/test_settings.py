@@ -9,6 +9,7 @@ import pytest
 
 from pytest_llmperf.errors import ConfigError
 from pytest_llmperf.plugin.options import OPTIONS, Settings, read_settings
+from pytest_llmperf.plugin.trace import trace_profile
 
 ROOT = Path("/root/dir")
 HERE = Path("/working/dir")
@@ -95,3 +96,11 @@ def test_the_three_forms_of_every_option_are_one_name() -> None:
     for option in OPTIONS:
         assert option.flag == "--" + option.ini.replace("_", "-")
         assert option.env == option.ini.upper()
+
+
+def test_a_trace_that_is_named_is_replayed_whole_and_the_synthetic_one_in_part(tmp_path: Path) -> None:
+    recorded = tmp_path / "mine.csv"
+    recorded.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n")
+    assert trace_profile(settings({"--llmperf-trace": str(recorded)}))[1] is None
+    assert trace_profile(settings({"--llmperf-trace": str(recorded), "--llmperf-trace-duration": "10m"}))[1] == "600s"
+    assert trace_profile(settings())[1] == "20s"
