@@ -38,6 +38,29 @@ UNKNOWN = Estimate(math.nan, math.nan, math.nan, 0)
 
 
 @dataclass(frozen=True)
+class Steadiness:
+    """Whether a run had a steady state, by what was seen of it (``measure.steady``)."""
+
+    extra_warmup_s: float = 0.0
+    """By how much the warm-up was lengthened, because TPOT had not settled when it ended."""
+    unstable: str = ""
+    """Why there was none: the backlog grew, or TPOT never settled. Empty where nothing speaks against one."""
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A load that ended before its plan did, because its verdict was settled."""
+
+    reason: str
+    outcome: str
+    """What was settled: ``FAIL`` or ``PASS``."""
+    at_s: float
+    """When, in seconds since the run's start."""
+    saved_s: float
+    """How much longer the load was planned to last."""
+
+
+@dataclass(frozen=True)
 class RunIdentity:
     """What was run: enough to name it, to find it again and to repeat it."""
 
@@ -53,6 +76,8 @@ class RunIdentity:
     simulated: bool
     duration_s: float
     """How long arrivals were planned to last, without the warm-up; what happened is in the result's window."""
+    label: str = ""
+    """Which part of an experiment of several runs it is: ``8/s``, ``A 2 of 8``. Empty for a run that stands alone."""
 
 
 @dataclass(frozen=True)
@@ -67,3 +92,5 @@ class Run:
     result: LoadResult
     metrics: Metrics
     invalid: tuple[str, ...] = ()
+    steadiness: Steadiness = Steadiness()
+    stopped: Stopped | None = None

@@ -16,7 +16,13 @@ from pytest_llmperf.units import parse_duration
 
 TARGETS = ("sim", "endpoint")
 DEFAULT_API_KEY_ENV = "LLMPERF_API_KEY"
+LATEST = "latest"
+"""What ``--llmperf-compare`` without a name compares with: the newest saved session that may be a baseline."""
 GroupBy = Literal["cell", "workload", "test", "hardware", "model"]
+PolicyName = Literal["measured", "certain"]
+GateName = Literal["target", "acceptable"]
+InconclusiveIs = Literal["fail", "skip", "pass"]
+InvalidIs = Literal["fail", "skip"]
 GROUPINGS: tuple[GroupBy, ...] = get_args(GroupBy)
 
 
@@ -43,6 +49,16 @@ class Settings:
     group_by: GroupBy
     sort: str | None
     columns: tuple[str, ...]
+    policy: PolicyName
+    gate: GateName
+    inconclusive: InconclusiveIs
+    invalid: InvalidIs
+    save: str | None
+    autosave: bool
+    compare: str | None
+    compare_fail: tuple[str, ...]
+    """Each ``ttft_p99:10%``, as it was written."""
+    repeat: int
 
 
 @dataclass(frozen=True)
@@ -53,6 +69,9 @@ class _Option:
     metavar: str
     default: str | None
     help: str
+    bare: str | None = None
+    """What the option means without a value; None where it needs one."""
+    repeatable: bool = False
 
     @property
     def flag(self) -> str:
@@ -91,6 +110,21 @@ OPTIONS = (
     _Option("group_by", "WHAT", "cell", "group the summary's lines by " + ", ".join(GROUPINGS)),
     _Option("sort", "KEY", None, "sort the summary's lines by a metric (ttft_p99) (default: in order of running)"),
     _Option("columns", "KEYS", None, "further metrics in the summary, comma-separated: goodput,itl_p99"),
+    _Option("policy", "POLICY", "measured", "how a verdict is reached: measured, or certain (sequential, at a stated error)"),
+    _Option("gate", "GRADE", "target", "the grade that a graded limit must reach: target, acceptable"),
+    _Option("inconclusive", "WHAT", "fail", "what an INCONCLUSIVE verdict does to its test: fail, skip, pass"),
+    _Option("invalid", "WHAT", "fail", "what an INVALID run does to its test: fail, skip (it never passes)"),
+    _Option("save", "NAME", None, "save the session's runs as a baseline of this name"),
+    _Option("autosave", "", None, "save the session's runs as a baseline named after the commit and the time", bare="yes"),
+    _Option("compare", "NAME", None, "compare every run with this baseline (without a name: with the newest)", bare=LATEST),
+    _Option(
+        "compare_fail",
+        "EXPR",
+        None,
+        "a test fails whose run regressed beyond this: ttft_p99:10%, output_tokens_per_s:5% (repeatable)",
+        repeatable=True,
+    ),
+    _Option("repeat", "N", "1", "run every test with a cell N times, so that the noise between runs is known"),
 )
 
 
@@ -99,12 +133,20 @@ def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("llmperf", "LLM performance (pytest-llmperf)")
     for option in OPTIONS:
         default = f" [{option.default}]" if option.default is not None else ""
-        group.addoption(option.flag, metavar=option.metavar, default=None, help=option.help.replace("%", "%%") + default)
+        text = option.help.replace("%", "%%") + default
+        if option.repeatable:
+            group.addoption(option.flag, metavar=option.metavar, action="append", help=text)
+        elif option.bare is not None and not option.metavar:
+            group.addoption(option.flag, action="store_const", const=option.bare, help=text)
+        elif option.bare is not None:
+            group.addoption(option.flag, metavar=option.metavar, nargs="?", const=option.bare, help=text)
+        else:
+            group.addoption(option.flag, metavar=option.metavar, help=text)
         parser.addini(option.ini, help=f"{option.help} (as {option.flag})", default=None)
 
 
 def read_settings(
-    from_command_line: Callable[[str], str | None],
+    from_command_line: Callable[[str], str | list[str] | None],
     from_ini: Callable[[str], str | None],
     environ: Mapping[str, str],
     rootdir: Path,
@@ -118,8 +160,9 @@ def read_settings(
     places: dict[str, Where] = {}
     bases: dict[str, Path] = {}
     for option in OPTIONS:
+        given = from_command_line(option.flag)
         forms = (
-            (option.flag, from_command_line(option.flag), invocation_dir),
+            (option.flag, ",".join(given) if isinstance(given, list) else given, invocation_dir),
             (option.env, environ.get(option.env), invocation_dir),
             (f"ini {option.ini}", from_ini(option.ini), rootdir),
             (option.flag, option.default, rootdir),
@@ -129,6 +172,16 @@ def read_settings(
     return _settings(raw, places, bases)
 
 
+_CHOICES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "target": ("target", TARGETS),
+    "group_by": ("grouping", GROUPINGS),
+    "policy": ("policy", get_args(PolicyName)),
+    "gate": ("gate", get_args(GateName)),
+    "inconclusive": ("treatment of INCONCLUSIVE", get_args(InconclusiveIs)),
+    "invalid": ("treatment of INVALID", get_args(InvalidIs)),
+}
+
+
 def _settings(raw: Mapping[str, str | None], places: Mapping[str, Where], bases: Mapping[str, Path]) -> Settings:
     def text(name: str) -> str:
         return raw[name] or ""
@@ -136,10 +189,12 @@ def _settings(raw: Mapping[str, str | None], places: Mapping[str, Where], bases:
     def path(name: str) -> Path | None:
         return bases[name] / Path(text(name)).expanduser() if raw[name] else None
 
-    if text("target") not in TARGETS:
-        raise unknown("target", text("target"), TARGETS, places["target"])
-    if text("group_by") not in GROUPINGS:
-        raise unknown("grouping", text("group_by"), GROUPINGS, places["group_by"])
+    def listed(name: str) -> tuple[str, ...]:
+        return tuple(part.strip() for part in text(name).split(",") if part.strip())
+
+    for name, (kind, choices) in _CHOICES.items():
+        if text(name) not in choices:
+            raise unknown(kind, text(name), choices, places[name])
     if text("target") == "endpoint" and not raw["url"]:
         raise ConfigError("the endpoint target needs a URL", where=places["target"], hint="Add --llmperf-url=http://HOST:PORT.")
     if raw["url"] and text("target") != "endpoint":
@@ -164,7 +219,16 @@ def _settings(raw: Mapping[str, str | None], places: Mapping[str, Where], bases:
         ready_timeout_s=_duration(text("ready_timeout"), places["ready_timeout"]) if raw["ready_timeout"] else None,
         group_by=cast(GroupBy, text("group_by")),
         sort=_metric(text("sort"), places["sort"]) if raw["sort"] else None,
-        columns=tuple(_metric(key.strip(), places["columns"]) for key in text("columns").split(",") if key.strip()),
+        columns=tuple(_metric(key, places["columns"]) for key in listed("columns")),
+        policy=cast(PolicyName, text("policy")),
+        gate=cast(GateName, text("gate")),
+        inconclusive=cast(InconclusiveIs, text("inconclusive")),
+        invalid=cast(InvalidIs, text("invalid")),
+        save=raw["save"],
+        autosave=text("autosave") not in {"", "no", "false", "0"},
+        compare=raw["compare"],
+        compare_fail=listed("compare_fail"),
+        repeat=_whole(text("repeat"), places["repeat"], least=1),
     )
 
 

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Unbounded = Literal["value", "low", "high"]
 OutcomeName = Literal["PASS", "FAIL", "INCONCLUSIVE", "INVALID"]
+GradeName = Literal["target", "acceptable", "poor", "unacceptable"]
+ChangeName = Literal["regressed", "improved", "unchanged", "noise", "new", "missing", "incomparable"]
 IsoTime = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 
@@ -148,15 +150,63 @@ class CheckPart(Part):
     margin: float | None
     outcome: OutcomeName
     note: str
+    grade: GradeName | None = None
+    """The best grade whose limit the measured value keeps, where the threshold is graded; ``unacceptable`` beyond them all."""
 
 
 class SlaPart(Part):
-    """The SLA the run was held against, threshold by threshold."""
+    """The SLA the run was held against, threshold by threshold. ``gate``: the grade that had to be reached."""
 
     name: str
+    policy: Literal["measured", "certain"] = "measured"
+    gate: Literal["target", "acceptable"] = "target"
     outcome: OutcomeName
     reasons: tuple[str, ...]
     checks: tuple[CheckPart, ...]
+
+
+class SteadinessPart(Part):
+    """Whether the run had a steady state; ``unstable`` says why not."""
+
+    extra_warmup_s: float
+    unstable: str
+
+
+class StoppedPart(Part):
+    """Why and when the load ended before its plan did; ``at_s`` in seconds since ``started_at``."""
+
+    reason: str
+    outcome: OutcomeName
+    at_s: float
+    saved_s: float
+
+
+class ChangePart(Part):
+    """One metric beside the baseline's. ``ratio`` is measured / baseline, with a 95 % interval where one is known."""
+
+    metric: str
+    title: str
+    unit: str
+    higher_is_better: bool
+    measured: float | None
+    baseline: float | None
+    ratio: float | None
+    low: float | None
+    high: float | None
+    tolerance: str
+    gated: bool
+    verdict: ChangeName
+    note: str
+
+
+class ComparisonPart(Part):
+    """The run beside the baseline's runs of the same test. ``differences``: what may differ and does, as ``was -> is``."""
+
+    baseline: str
+    runs: tuple[str, ...]
+    verdict: ChangeName
+    changes: tuple[ChangePart, ...]
+    differences: dict[str, str]
 
 
 class RunDocument(Part):
@@ -177,6 +227,15 @@ class RunDocument(Part):
     errors: dict[str, int]
     metrics: dict[str, MetricPart]
     client: ClientPart
+    label: str = ""
+    """Which part of an experiment of several runs it is; empty for a run that stands alone."""
+    steadiness: SteadinessPart | None = None
+    stopped: StoppedPart | None = None
+    fingerprint: dict[str, str] = Field(default_factory=dict)
+    """What must be equal in two runs for their comparison to mean anything."""
+    context: dict[str, str] = Field(default_factory=dict)
+    """What may differ between two runs that are compared, and is shown where it does."""
+    comparison: ComparisonPart | None = None
     sla: SlaPart | None
     verdict: OutcomeName | None
     """The SLA's; INVALID also for a run without an SLA that cannot be trusted; null where nothing was judged."""
