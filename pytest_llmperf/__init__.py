@@ -10,34 +10,54 @@ if TYPE_CHECKING:
     from pytest_llmperf.experiment.profile import TraceReplay, concurrency, constant, poisson, trace
     from pytest_llmperf.experiment.records import Cell, NamedProfile, Workload
     from pytest_llmperf.experiment.sla import Sla
+    from pytest_llmperf.plugin.baseline import BaselineOfTest
+    from pytest_llmperf.plugin.capacity import CapacityResult, FindCapacity, Sweep, SweepResult
+    from pytest_llmperf.plugin.drift import drift
     from pytest_llmperf.plugin.load import Load, LoadRun
+    from pytest_llmperf.plugin.variants import CompareVariants, VariantsResult
 
 __all__ = [
+    "BaselineOfTest",
+    "CapacityResult",
     "Cell",
+    "CompareVariants",
     "Deployment",
+    "FindCapacity",
     "Load",
     "LoadRun",
     "NamedProfile",
     "Sla",
+    "Sweep",
+    "SweepResult",
     "TraceReplay",
+    "VariantsResult",
     "Workload",
     "concurrency",
     "constant",
+    "drift",
     "poisson",
     "trace",
 ]
 
 _HOMES = {
+    "BaselineOfTest": "plugin.baseline",
+    "CapacityResult": "plugin.capacity",
     "Cell": "experiment.records",
+    "CompareVariants": "plugin.variants",
     "Deployment": "deploy.base",
+    "FindCapacity": "plugin.capacity",
     "Load": "plugin.load",
     "LoadRun": "plugin.load",
     "NamedProfile": "experiment.records",
     "Sla": "experiment.sla",
+    "Sweep": "plugin.capacity",
+    "SweepResult": "plugin.capacity",
     "TraceReplay": "experiment.profile",
+    "VariantsResult": "plugin.variants",
     "Workload": "experiment.records",
     "concurrency": "experiment.profile",
     "constant": "experiment.profile",
+    "drift": "plugin.drift",
     "poisson": "experiment.profile",
     "trace": "experiment.profile",
 }

@@ -26,7 +26,10 @@ class Unit(StrEnum):
 
 @dataclass(frozen=True)
 class Metric:
-    """One line of the registry. ``higher_is_better`` is the direction; ``source`` says who else defines it so."""
+    """One line of the registry. ``higher_is_better`` is the direction; ``source`` says who else defines it so.
+
+    ``per_request`` marks the distributions that have exactly one value a request, which a request keeps or breaks.
+    """
 
     name: str
     title: str
@@ -35,10 +38,11 @@ class Metric:
     is_distribution: bool
     definition: str
     source: str
+    per_request: bool = False
 
 
-def _latency(name: str, title: str, definition: str, source: str) -> Metric:
-    return Metric(name, title, Unit.SECONDS, False, True, definition, source)
+def _latency(name: str, title: str, definition: str, source: str, *, per_request: bool = True) -> Metric:
+    return Metric(name, title, Unit.SECONDS, False, True, definition, source, per_request)
 
 
 def _scalar(name: str, title: str, unit: Unit, higher: bool, definition: str, source: str) -> Metric:
@@ -63,6 +67,7 @@ _ALL = (
         "ITL",
         "gap between consecutive token-bearing chunks of a response, divided by the tokens of the later chunk",
         "vLLM bench serve (chunk gaps), with the chunk's tokens counted",
+        per_request=False,
     ),
     _latency(
         "e2e",
@@ -171,6 +176,11 @@ def metric_key(name: str, statistic: str | None = None) -> MetricKey:
     if not metric.is_distribution and statistic is not None:
         raise UnitError(f"{name} has one value a run, so no statistic {statistic!r}")
     return MetricKey(metric, statistic)
+
+
+def is_statistic(text: str) -> bool:
+    """Whether a distribution has such a statistic: ``p99``, ``mean``."""
+    return _STATISTIC.fullmatch(text) is not None
 
 
 def parse_value(metric: Metric, text: object) -> float:

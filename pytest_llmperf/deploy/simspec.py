@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
 
@@ -12,6 +13,9 @@ from pytest_llmperf.sim.spec import EngineArgs, GpuSpec, Interconnect, ModelSpec
 from pytest_llmperf.units import parse_fraction
 
 WEIGHT_BYTES: Mapping[Precision, float] = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int4": 0.5}
+_SIM_VARIABLES = "LLMPERF_SIM_"
+SLOWDOWN_VARIABLE = f"{_SIM_VARIABLES}SLOWDOWN"
+"""In a variant's ``env``: a factor on the simulator's step times, as a slower version of the engine would have."""
 MIN_CONTEXT_TOKENS = 2048
 """A cell in which not even this finds room does not fit (``experiment.fit`` says the same)."""
 
@@ -48,8 +52,24 @@ def sim_spec(cell: Cell, seed: int = 0) -> SimSpec:
         engine=_engine_args(cell, given),
         served_model_name=cell.model.name,
         seed=seed,
+        slowdown=_slowdown(cell),
     )
     return spec if spec.engine.max_model_len is not None else _with_longest_context(spec)
+
+
+def _slowdown(cell: Cell) -> float:
+    """The factor that the variant's environment asks for; 1 where it asks for none."""
+    for name in cell.variant.env:
+        if name.startswith(_SIM_VARIABLES) and name != SLOWDOWN_VARIABLE:
+            raise unknown("variable", name, [SLOWDOWN_VARIABLE], _where(cell, "env"))
+    text = cell.variant.env.get(SLOWDOWN_VARIABLE, "1")
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = math.nan
+    if not 0 < factor < math.inf:
+        raise ConfigError(f"needs a number of more than 0, not {text!r}", where=_where(cell, f"env.{SLOWDOWN_VARIABLE}"))
+    return factor
 
 
 def _gpu(hardware: Hardware) -> GpuSpec:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from pytest_llmperf.errors import ConfigError, Where, unknown
 from pytest_llmperf.experiment.catalog_files import Entry, entries_of, price_name
 from pytest_llmperf.experiment.matrix import Matrix, check_names
+from pytest_llmperf.experiment.overrides import check_overrides
 from pytest_llmperf.experiment.records import Hardware, Method, Model, NamedProfile, Platform, Price, Variant, Workload
 from pytest_llmperf.experiment.sla import Sla, SlaKeyError, parse_sla
 from pytest_llmperf.experiment.validation import build, check_given
@@ -207,6 +209,8 @@ def _check_references(catalog: Catalog) -> None:
         catalog.platform_named(price.platform, catalog.where("price", name, "platform"))
     for matrix in catalog.matrices.values():
         check_names(matrix, catalog)
+    for sla in catalog.slas.values():
+        check_overrides(sla, catalog, partial(catalog.where, "SLA", sla.name))
 
 
 def _named(kind: str, records: Mapping[str, Record], name: str, where: Where | None) -> Record:

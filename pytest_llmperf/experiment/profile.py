@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from pytest_llmperf.errors import ConfigError, UnitError, Where
-from pytest_llmperf.units import format_rate, parse_duration, parse_rate
+from pytest_llmperf.units import format_duration, format_rate, parse_duration, parse_rate
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Concurrency:
     think_time_s: float = 0.0
 
     def __str__(self) -> str:
-        return f"concurrency {self.users}"
+        thinking = f", think time {format_duration(self.think_time_s)}" if self.think_time_s else ""
+        return f"concurrency {self.users}{thinking}"
 
 
 @dataclass(frozen=True)

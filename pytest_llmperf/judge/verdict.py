@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from pytest_llmperf.judge.policy import Policy
 from pytest_llmperf.judge.text import shown
 from pytest_llmperf.measure.interval import quantile_rank
-from pytest_llmperf.measure.latencies import PER_REQUEST
+from pytest_llmperf.measure.run import Steadiness
 
 if TYPE_CHECKING:
-    from pytest_llmperf.experiment.sla import Sla, Threshold
+    from pytest_llmperf.experiment.sla import Gate, Grade, Sla, Threshold
     from pytest_llmperf.measure.compute import Metrics
-    from pytest_llmperf.measure.run import Estimate
+    from pytest_llmperf.measure.run import Estimate, Stopped
     from pytest_llmperf.metrics import MetricKey
 
+STEADY = Steadiness()
+"""Nothing is known against a steady state."""
 _RISK = 0.05
 _FEWEST = 5
 """Samples that a mean or an extreme needs: as many as ``samples_needed`` asks for a median."""
@@ -52,6 +55,11 @@ class Check:
             return math.nan if math.isnan(value) else 1.0 if value == 0 else math.inf
         return value / limit
 
+    @property
+    def grade(self) -> Grade | None:
+        """Which grade the measured value reaches; None for an ungraded limit, and where the samples cannot tell."""
+        return None if self.outcome is Outcome.INCONCLUSIVE else self.threshold.grade(self.estimate.value)
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -61,7 +69,10 @@ class Verdict:
     outcome: Outcome
     checks: tuple[Check, ...]
     reasons: tuple[str, ...]
-    """Why it is no PASS, one sentence each: the reasons to distrust the run, or a line for each check that does not pass."""
+    """Why it is no PASS, one sentence each: the reasons to distrust the run, or what the run as a whole shows (it was unstable,
+    its load ended because the verdict was settled) and a line for each check that does not pass."""
+    policy: Policy = Policy.MEASURED
+    gate: Gate = "target"
 
     def __bool__(self) -> bool:
         return self.outcome is Outcome.PASS
@@ -80,31 +91,60 @@ def samples_needed(key: MetricKey) -> int:
 
 
 def request_limits(thresholds: Iterable[Threshold]) -> dict[str, float]:
-    """What one request must keep for goodput: per latency, the limit (seconds) of the highest quantile (max is the highest).
+    """What one request must keep for goodput (latency's name -> seconds): the limits that goodput's own line gives.
 
-    An SLA of TTFT p50 <= 300 ms and p99 <= 1 s lets a single request take 1 s. Means bind no single request.
+    Where it gives none, per latency the limit of the highest quantile (max is the highest): an SLA of TTFT p50 <= 300 ms and
+    p99 <= 1 s lets a single request take 1 s. Means bind no single request.
     """
     highest: dict[str, tuple[float, float]] = {}
     for threshold in thresholds:
-        key = threshold.key
-        level = 1.0 if key.statistic == "max" else key.quantile
-        if key.metric.name in PER_REQUEST and level is not None and level >= highest.get(key.metric.name, (0.0,))[0]:
-            highest[key.metric.name] = (level, threshold.limit)
+        name, level = threshold.key.metric.name, threshold.request_level
+        if threshold.within:
+            return dict(threshold.within)
+        if level is not None and level >= highest.get(name, (0.0,))[0]:
+            highest[name] = (level, threshold.limit)
     return {name: limit for name, (_, limit) in highest.items()}
 
 
-def judge(metrics: Metrics, sla: Sla, invalid: tuple[str, ...] = ()) -> Verdict:
-    """Hold a run's metrics against an SLA.
+def judge(
+    metrics: Metrics, sla: Sla, invalid: tuple[str, ...] = (), *, steadiness: Steadiness = STEADY, stopped: Stopped | None = None
+) -> Verdict:
+    """Hold a run's metrics against an SLA by the measured values.
 
     ``invalid``: reasons not to trust the run; any makes the verdict INVALID, whatever was measured, as does a miss so small that
     the client's own delay may have caused it. Else one FAIL fails it, else one INCONCLUSIVE leaves it open. Too few samples fail
-    a quantile only where no further ones could mend it.
+    a quantile only where no further ones could mend it. ``stopped``: how the load ended, if it was to run until *this* SLA was
+    settled; a settled FAIL fails it even where no check shows it. Without a steady state there is no PASS: a saturating server
+    gets worse the longer it is loaded.
     """
     limits = request_limits(sla.thresholds)
     checks = tuple(_check(metrics, threshold, limits) for threshold in sla.thresholds)
     invalid = invalid or tuple(_decided_by_the_client(metrics, checks))
-    outcome = Outcome.INVALID if invalid else _worst(checks)
-    return Verdict(sla.name, outcome, checks, invalid or tuple(_reason(c) for c in checks if c.outcome is not Outcome.PASS))
+    if invalid:
+        return Verdict(sla.name, Outcome.INVALID, checks, invalid, gate=sla.gate)
+    outcome, reasons = _of_the_run(_worst(checks), steadiness, stopped)
+    reasons += tuple(reason_of(check) for check in checks if check.outcome is not Outcome.PASS)
+    return Verdict(sla.name, outcome, checks, reasons, gate=sla.gate)
+
+
+def reason_of(check: Check) -> str:
+    """One sentence on a check that does not pass: by how much it fails, or why it is open."""
+    key = check.threshold.key
+    missed = f"{key.title} is {shown(key.metric, check.estimate.value)}, required {check.threshold.required}"
+    if check.outcome is not Outcome.FAIL:
+        return f"{key.title}: {check.note}"
+    return f"{missed}: {check.note}" if check.note else missed
+
+
+def _of_the_run(outcome: Outcome, steadiness: Steadiness, stopped: Stopped | None) -> tuple[Outcome, tuple[str, ...]]:
+    """The outcome of the checks, turned by what the run as a whole shows, and the reasons that the run gives."""
+    reasons: tuple[str, ...] = ()
+    if stopped is not None and stopped.outcome == Outcome.FAIL and outcome is not Outcome.FAIL:
+        outcome, reasons = Outcome.FAIL, (stopped.reason,)
+    if steadiness.unstable:
+        outcome = Outcome.INCONCLUSIVE if outcome is Outcome.PASS else outcome
+        reasons += (f"unstable: {steadiness.unstable}",)
+    return outcome, reasons
 
 
 def _decided_by_the_client(metrics: Metrics, checks: Iterable[Check]) -> Iterator[str]:
@@ -126,14 +166,6 @@ def _worst(checks: tuple[Check, ...]) -> Outcome:
     return Outcome.PASS if outcomes == {Outcome.PASS} else Outcome.INCONCLUSIVE
 
 
-def _reason(check: Check) -> str:
-    key = check.threshold.key
-    missed = f"{key.title} is {shown(key.metric, check.estimate.value)}, required {check.threshold.required}"
-    if check.outcome is not Outcome.FAIL:
-        return f"{key.title}: {check.note}"
-    return f"{missed}: {check.note}" if check.note else missed
-
-
 def _check(metrics: Metrics, threshold: Threshold, limits: Mapping[str, float]) -> Check:
     key = threshold.key
     estimate = metrics.goodput(limits) if key.metric.name == "goodput" else metrics.estimate(key)
@@ -144,14 +176,9 @@ def _check(metrics: Metrics, threshold: Threshold, limits: Mapping[str, float]) 
     needed = samples_needed(key)
     if estimate.samples < needed:
         return _short_of_samples(metrics, threshold, estimate, needed)
-    if _keeps(threshold, estimate.value):
+    if threshold.met_by(estimate.value):
         return Check(threshold, estimate, Outcome.PASS, "")
     return Check(threshold, estimate, Outcome.FAIL, _failures(metrics) if math.isinf(estimate.value) else "")
-
-
-def _keeps(threshold: Threshold, value: float) -> bool:
-    # 7 of 1,000 requests keep a limit of "0.7%", although 0.7 / 100 is a little less than 0.007 in binary.
-    return threshold.met_by(value) or math.isclose(value, threshold.limit, rel_tol=1e-9)
 
 
 def _why_unknown(key: MetricKey, metrics: Metrics) -> str:

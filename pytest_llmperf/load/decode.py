@@ -6,7 +6,7 @@ The same bytes give the same tokens however they were split into reads; an event
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,6 +20,8 @@ from pytest_llmperf.load.tokens import Chunk, credit_tokens
 
 _TRIES = 20
 """Chunks of a stream among which a template is looked for: the first may be empty or not yet a whole character."""
+_STEP_EVENTS = 64
+"""Events that are taken in at a stretch, some 0.2 ms."""
 
 _WIRE_OUTCOMES = {
     WireEnd.CLOSED: Outcome.TRUNCATED,
@@ -70,21 +72,44 @@ class Response:
     chunk_tokens: Ints = field(default_factory=_no_counts)
     streamed: bool = True
 
+    @property
+    def first_token_s(self) -> float:
+        """When the first token was seen to arrive; nan when none was, as in an answer that came in one piece."""
+        return float(self.chunk_s[0]) if self.streamed and len(self.chunk_s) else np.nan
+
+    @property
+    def last_token_s(self) -> float:
+        """When the last token arrived; nan without any."""
+        return float(self.chunk_s[-1]) if len(self.chunk_s) else np.nan
+
 
 @dataclass
-class _Stream:
+class StreamState:
     """What the events of a stream have said so far."""
 
-    chunks: list[Chunk]
+    chunks: list[Chunk] = field(default_factory=list)
     prompt_tokens: int | None = None
     output_tokens: int | None = None
     finished: bool = False
     failure: tuple[Outcome, str] | None = None
     template: Template | None = None
+    learns: bool = True
+    """Whether a template is looked for: it pays for itself within a few events."""
 
 
 def decode(raw: RawResponse, api: Literal["completions", "chat"], *, stream: bool) -> Response:
     """Understand one response."""
+    steps = decoding(raw, api, stream=stream)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as over:
+            response: Response = over.value
+            return response
+
+
+def decoding(raw: RawResponse, api: Literal["completions", "chat"], *, stream: bool) -> Generator[None, None, Response]:
+    """``decode``, for one who has other things to do meanwhile: yields after every few events, returns the response."""
     if raw.status and not 200 <= raw.status < 300:
         if raw.end in {WireEnd.TIMEOUT, WireEnd.CANCELLED}:
             return Response(_WIRE_OUTCOMES[raw.end], raw.wire_error, streamed=stream)
@@ -92,33 +117,40 @@ def decode(raw: RawResponse, api: Literal["completions", "chat"], *, stream: boo
     if not stream:
         return _decode_whole(raw)
     if not raw.body:
-        outcome, error = _end_of(raw, finished=False)
+        outcome, error = end_of(raw, finished=False)
         return Response(outcome, error)
-    return _decode_stream(raw, api)
+    return (yield from _decode_stream(raw, api))
 
 
-def _decode_stream(raw: RawResponse, api: Literal["completions", "chat"]) -> Response:
-    seen = _Stream(chunks=[])
-    is_chat = api == "chat"
-    for event in events(raw.body):
+def take_events(seen: StreamState, body: bytes, start: int, *, is_chat: bool) -> Generator[None, None, None]:
+    """Take in the events of a body from ``start`` to the one that ends the stream; yields after every few."""
+    for number, event in enumerate(events(body, start), 1):
         if event.data == b"[DONE]":
             seen.finished = True
             break
-        _take(seen, event, is_chat)
+        take(seen, event, is_chat)
         if seen.failure is not None:
             break
+        if number % _STEP_EVENTS == 0:
+            yield
+
+
+def _decode_stream(raw: RawResponse, api: Literal["completions", "chat"]) -> Generator[None, None, Response]:
+    seen = StreamState()
+    yield from take_events(seen, raw.body, 0, is_chat=api == "chat")
     chunks, tokens = credit_tokens(seen.chunks, seen.output_tokens)
     # The read that holds an event's last byte is the first by whose end at least that many bytes had come.
     read_ends = np.cumsum(np.asarray(raw.read_sizes, dtype=np.int64))
     places = np.searchsorted(read_ends, [chunk.end for chunk in chunks], side="left")
     chunk_s = np.asarray(raw.read_s, dtype=np.float64)[places]
-    outcome, error = seen.failure or _end_of(raw, finished=seen.finished)
+    outcome, error = seen.failure or end_of(raw, finished=seen.finished)
     if outcome is Outcome.OK and not chunks:
         outcome, error = Outcome.MALFORMED, "malformed no tokens"
     return Response(outcome, error, seen.prompt_tokens, seen.output_tokens, chunk_s, tokens)
 
 
-def _take(seen: _Stream, event: Event, is_chat: bool) -> None:
+def take(seen: StreamState, event: Event, is_chat: bool) -> None:
+    """Take in one event that is not ``[DONE]``; what it cannot mean becomes ``seen.failure``."""
     text = seen.template.text_of(event.data) if seen.template is not None and not event.name else None
     # In a chat, whether an empty content is a token depends on what stands beside it: that is left to the parser.
     if text is not None and (text or not is_chat):
@@ -157,7 +189,8 @@ def _take(seen: _Stream, event: Event, is_chat: bool) -> None:
         bears, empty = "text" in choice, not choice.get("text")
     if bears:
         seen.chunks.append(Chunk(event.end, empty, finishing, running))
-        if not (empty or finishing or usage or event.name) and seen.template is None and len(seen.chunks) <= _TRIES:
+        plain = not (empty or finishing or usage or event.name)
+        if plain and seen.learns and seen.template is None and len(seen.chunks) <= _TRIES:
             seen.template = learn(event.data, is_chat=is_chat)
 
 
@@ -174,7 +207,7 @@ def _chat_token(choice: dict[str, object]) -> tuple[bool, bool]:
     return delta.get("content") == "" and "role" not in delta, True
 
 
-def _end_of(raw: RawResponse, *, finished: bool) -> tuple[Outcome, str]:
+def end_of(raw: RawResponse, *, finished: bool) -> tuple[Outcome, str]:
     """How a 2xx response ended. A stream that has said it is finished is whole, however its connection ended."""
     if finished and raw.end in {WireEnd.COMPLETE, WireEnd.CLOSED, WireEnd.RESET}:
         return Outcome.OK, ""
@@ -190,7 +223,7 @@ def _end_of(raw: RawResponse, *, finished: bool) -> tuple[Outcome, str]:
 def _decode_whole(raw: RawResponse) -> Response:
     """A response that was asked for in one piece: its tokens came when its last byte did."""
     if raw.end is not WireEnd.COMPLETE:
-        outcome, error = _end_of(raw, finished=False)
+        outcome, error = end_of(raw, finished=False)
         return Response(outcome, error, streamed=False)
     try:
         document = json.loads(raw.body)

@@ -6,12 +6,12 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 from itertools import chain
-from time import monotonic, process_time
+from time import monotonic
 from typing import Any
 
 from pytest_llmperf.load.agenda import Agenda, Task
 from pytest_llmperf.load.exchange import Exchange, Tape, WireEnd
-from pytest_llmperf.load.health import HEARTBEAT_S
+from pytest_llmperf.load.health import HEARTBEAT_S, CpuMeter
 from pytest_llmperf.load.messages import Progress
 from pytest_llmperf.load.options import LoadOptions
 from pytest_llmperf.load.plan import LoadPlan, SessionPlan
@@ -82,10 +82,17 @@ class Driver:
         """Of each heartbeat from the window's start to its end."""
         self.drain_lags_s: list[float] = []
         """Of each one after that."""
-        self._cpu_began: tuple[float, float] | None = None
-        self._cpu_ended: tuple[float, float] | None = None
+        self.cpu = CpuMeter()
+        """Of the window: neither an idle warm-up nor a long drain makes a full core look free."""
+        self.finished_s: float | None = None
+        """From when on nothing was begun because ``finish`` was called (monotonic); None when it was not, or too late."""
         self.stopped_s: float | None = None
         """When the load was stopped before its end (monotonic); None when it was not."""
+
+    @property
+    def is_accepting(self) -> bool:
+        """Whether requests are still begun."""
+        return self._accepting
 
     @property
     def connect_failures(self) -> int:
@@ -96,14 +103,6 @@ class Driver:
     def resent(self) -> int:
         """Requests sent a second time, because the server had already closed the idle connection they were sent on."""
         return self._pool.resent
-
-    @property
-    def cpu_share(self) -> float:
-        """CPU seconds per second of the window: neither an idle warm-up nor a long drain makes a full core look free."""
-        if self._cpu_began is None or self._cpu_ended is None:
-            return 0.0
-        (cpu_began_s, began_s), (cpu_ended_s, ended_s) = self._cpu_began, self._cpu_ended
-        return (cpu_ended_s - cpu_began_s) / (ended_s - began_s)
 
     @property
     def is_precise(self) -> bool:
@@ -136,11 +135,17 @@ class Driver:
         self._agenda.at(start_s + self._plan.window_start_s, self._window_begins)
         self._agenda.at(start_s, self._beat)
         await self._over
-        self._cpu_ended = self._cpu_ended or _cpu_clock()
+        self.cpu.end()
         self._agenda.close()
         self._pool.close()
         # Connections that were closed hear of it in the loop's next turn.
         await asyncio.sleep(0)
+
+    def finish(self, at_s: float) -> None:
+        """Let the window end at ``at_s`` (monotonic; now, when that has passed): what is in flight then is awaited as always."""
+        if self._accepting and not self._over.done():
+            self._end_s = self.finished_s = min(self._end_s, max(at_s, monotonic()))
+            self._agenda.at(self._end_s, self._window_ends)
 
     def stop(self) -> None:
         """Begin nothing more, cancel what is in flight."""
@@ -240,11 +245,14 @@ class Driver:
             self._agenda.at(due_s, task)
 
     def _window_begins(self, _due_s: float, _now_s: float) -> None:
-        self._cpu_began = _cpu_clock()
+        if self._accepting:
+            self.cpu.begin()
 
     def _window_ends(self, due_s: float, _now_s: float) -> None:
+        if not self._accepting:
+            return
         self._accepting = False
-        self._cpu_ended = _cpu_clock()
+        self.cpu.end()
         drain_s = self._options.drain_timeout_s
         self._deadline_s = due_s + (float("inf") if drain_s is None else drain_s)
         self._check_over()
@@ -281,7 +289,3 @@ class Driver:
         exhausted = not self._plan.open_loop and self._users == 0
         if not self._runs and (not self._accepting or exhausted) and not self._over.done():
             self._over.set_result(None)
-
-
-def _cpu_clock() -> tuple[float, float]:
-    return process_time(), monotonic()

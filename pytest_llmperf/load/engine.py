@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import selectors
-import subprocess
-import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from tempfile import TemporaryFile
-from typing import IO
 
 import numpy as np
 
@@ -19,18 +16,20 @@ from pytest_llmperf.deploy.base import Endpoint
 from pytest_llmperf.errors import LoadError
 from pytest_llmperf.load.ctrl_c import CtrlC
 from pytest_llmperf.load.log import lost_log, merged_log
-from pytest_llmperf.load.messages import Done, Failed, Go, Inbox, Job, Message, Progress, Ready, Stop, send
+from pytest_llmperf.load.messages import Done, Failed, Finish, Go, Job, Message, Progress, Ready, Seen, Stop
 from pytest_llmperf.load.options import LoadOptions, LoadProgress
 from pytest_llmperf.load.plan import LoadPlan
 from pytest_llmperf.load.pool import CLIENT_FAULTS
 from pytest_llmperf.load.records import ClientHealth, LoadResult, Outcome, RequestLog
+from pytest_llmperf.load.sightings import sighting_of
+from pytest_llmperf.load.watch import Watch
+from pytest_llmperf.load.worker_process import WorkerProcess
 
 __all__ = ["LoadOptions", "LoadProgress", "run_load"]
 
 _HEAD_START_S = 0.05
 """Between the word to start and the start: longer than a message takes to every worker."""
 _TICK_S = 0.5
-_KILL_AFTER_S = 5.0
 
 DEFAULT_OPTIONS = LoadOptions()
 
@@ -38,85 +37,48 @@ OnProgress = Callable[[LoadProgress], None]
 
 
 def run_load(
-    plan: LoadPlan, endpoint: Endpoint, options: LoadOptions = DEFAULT_OPTIONS, on_progress: OnProgress | None = None
+    plan: LoadPlan,
+    endpoint: Endpoint,
+    options: LoadOptions = DEFAULT_OPTIONS,
+    on_progress: OnProgress | None = None,
+    watch: Watch | None = None,
 ) -> LoadResult:
     """Drive a plan against an endpoint and return everything measured. Blocks until the last request has ended.
 
-    ``on_progress`` is called about twice a second. Ctrl-C ends the load, not the measurement: requests in flight are recorded
+    ``on_progress`` is called about twice a second. ``watch`` is called every ``options.look_every_s`` until the planned end with
+    everything seen so far. When it returns True the window ends there: nothing more is begun, what is in flight is finished and
+    counted, and ``stopped_s`` of the result says when that was; it is not called again. What it raises ends the load at once
+    and is raised here.
+
+    Ctrl-C ends the load, not the measurement: requests in flight are recorded
     as cancelled and the result says ``interrupted``; the caller decides whether to raise ``KeyboardInterrupt`` again. A second
     Ctrl-C raises it at once. A worker that dies interrupts the load as well; its own records are lost, and the arrivals it was
     due to make (open loop) are recorded as cancelled with the error ``worker lost``.
 
-    Raises ``LoadError`` when no worker could start or none is left.
+    Raises ``LoadError`` when the options cannot be, no worker could start or none is left.
     """
-    with _Crew(plan, endpoint, options) as crew:
+    with _Crew(plan, endpoint, options, watch) as crew:
         crew.start()
         crew.gather(on_progress)
         return crew.result()
 
 
-class _Worker:
-    """One worker process and the two pipes to it."""
-
-    def __init__(self, index: int, errors: IO[bytes]) -> None:
-        self.index = index
-        self._errors = errors
-        root = str(Path(__file__).parents[2])
-        path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-        # -P: a file of the user's working directory must not shadow a module of the worker. A group of its own: no Ctrl-C.
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "pytest_llmperf.load.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env={**os.environ, "PYTHONPATH": path},
-            process_group=0,
-        )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self._to = self.process.stdin.fileno()
-        self.inbox = Inbox(self.process.stdout.fileno())
-        self.is_ready = False
-        self.progress = Progress(0, 0, 0, 0)
-        self.done: Done | None = None
-
-    def tell(self, message: Message) -> None:
-        """Send; a worker that is gone is noticed by the end of its output."""
-        try:
-            send(self._to, message)
-        except BrokenPipeError:
-            return
-
-    def fate(self) -> str:
-        """How it ended, with the last of what it said to its standard error."""
-        code = self.process.wait(_KILL_AFTER_S)
-        how = f"was killed by signal {-code}" if code < 0 else f"exited with status {code}"
-        self._errors.seek(0)
-        tail = self._errors.read().decode(errors="replace").strip().splitlines()[-15:]
-        return f"load worker {self.index} {how}" + ("".join(f"\n    {line}" for line in tail) if tail else "")
-
-    def end(self) -> None:
-        """Leave no process and no open pipe."""
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
-        self._errors.close()
-
-
 class _Crew:
     """The workers of one load."""
 
-    def __init__(self, plan: LoadPlan, endpoint: Endpoint, options: LoadOptions) -> None:
+    def __init__(self, plan: LoadPlan, endpoint: Endpoint, options: LoadOptions, watch: Watch | None) -> None:
         if options.workers < 1:
             raise LoadError(f"{options.workers} workers cannot drive a load: it takes 1 or more")
+        if not options.look_every_s > 0:
+            raise LoadError(f"a load cannot be looked at every {options.look_every_s:g} seconds: it takes more than 0")
         self._plan = plan
         self._endpoint = endpoint
         self._options = options
+        self._watch = watch
+        self._watched_s = float("-inf")
+        self._finish_s: float | None = None
         self._notes: list[str] = []
-        self._workers: list[_Worker] = []
+        self._workers: list[WorkerProcess] = []
         self._selector = selectors.DefaultSelector()
         self._start_s = self._started_at = 0.0
         self._interrupted_s: float | None = None
@@ -137,10 +99,10 @@ class _Crew:
             count = self._plan.users
             self._notes.append(f"{count} of {self._options.workers} workers used: there are no more users")
         for index in range(count):
-            worker = _Worker(index, TemporaryFile())  # noqa: SIM115  (closed by _Worker.end)
+            worker = WorkerProcess(index, TemporaryFile())  # noqa: SIM115  (closed by WorkerProcess.end)
             self._workers.append(worker)
             self._selector.register(worker.inbox.fd, selectors.EVENT_READ, worker)
-            worker.tell(Job(self._plan, self._endpoint, self._options, self._content_seed, index, count))
+            worker.tell(Job(self._plan, self._endpoint, self._options, self._content_seed, index, count, self._watch is not None))
         while not all(worker.is_ready for worker in self._workers):
             for worker, message in self._receive(None):
                 if message is None:
@@ -162,7 +124,9 @@ class _Crew:
                         self._interrupt()
                 if ctrl_c.is_pressed:
                     self._interrupt()
-                elif on_progress is not None and time.monotonic() - told_s >= _TICK_S:
+                    continue
+                self._look()
+                if on_progress is not None and time.monotonic() - told_s >= _TICK_S:
                     told_s = time.monotonic()
                     on_progress(self._progress())
             self._selector.unregister(ctrl_c.fd)
@@ -173,22 +137,43 @@ class _Crew:
             for worker in self._workers:
                 worker.tell(Stop())
 
-    def _receive(self, timeout_s: float | None) -> list[tuple[_Worker, Message | None]]:
+    def _look(self) -> None:
+        """Let whoever watches see what is new to all workers, and end the load when that is enough."""
+        if self._watch is None or self._finish_s is not None or self._interrupted_s is not None:
+            return
+        now_s = min(worker.view.now_s for worker in self._workers)
+        if not self._watched_s < now_s < self._planned_end_s:
+            return
+        self._watched_s = now_s
+        if self._watch(sighting_of([worker.view for worker in self._workers], now_s)):
+            self._finish_s = time.monotonic() + _HEAD_START_S
+            for worker in self._workers:
+                worker.tell(Finish(self._finish_s))
+
+    @property
+    def _planned_end_s(self) -> float:
+        return math.inf if self._plan.window_end_s is None else self._plan.window_end_s
+
+    def _receive(self, timeout_s: float | None) -> list[tuple[WorkerProcess, Message | None]]:
         """What has come from the workers; None for one whose output has ended. Raises ``LoadError`` for one that gave up."""
-        received: list[tuple[_Worker, Message | None]] = []
+        received: list[tuple[WorkerProcess, Message | None]] = []
         for key, _ in self._selector.select(timeout_s):
             if key.data is None:
                 os.read(key.fd, 1)
                 continue
-            worker: _Worker = key.data
+            worker: WorkerProcess = key.data
             for message in worker.inbox.receive():
                 match message:
                     case Ready():
                         worker.is_ready = True
                     case Progress():
                         worker.progress = message
+                    case Seen():
+                        worker.view.take(message)
                     case Done():
                         worker.done = message
+                        if self._watch is not None:
+                            worker.view.complete(message.log)
                     case Failed(what):
                         raise LoadError(what)
                     case _:
@@ -204,7 +189,7 @@ class _Crew:
         seen = [worker.progress for worker in self._workers]
         return LoadProgress(
             elapsed_s=elapsed_s,
-            duration_s=self._plan.window_end_s,
+            duration_s=self._plan.window_end_s if self._finish_s is None else self._finish_s - self._start_s,
             warming_up=elapsed_s < self._plan.window_start_s,
             in_flight=sum(p.in_flight for p in seen),
             finished=sum(p.finished for p in seen),
@@ -217,16 +202,16 @@ class _Crew:
         reports = [worker.done for worker in self._workers if worker.done is not None]
         if not reports:
             raise LoadError("no load worker is left: " + "; ".join(self._notes), hint="Nothing that was measured is left.")
-        stopped = [done.stopped_s - self._start_s for done in reports if done.stopped_s is not None]
-        interrupted = self._interrupted_s is not None
-        ended_s = max(stopped) if stopped else None
+        finished_s = self._last_s(done.finished_s for done in reports)
+        interrupted_s = self._last_s(done.stopped_s for done in reports)
+        ended_s = min((instant_s for instant_s in (finished_s, interrupted_s) if instant_s is not None), default=None)
+        was_enough = finished_s is not None and finished_s == ended_s and finished_s < self._planned_end_s
         lost = [
             _lost(self._plan, worker.index, len(self._workers), ended_s)
             for worker in self._workers
             if worker.done is None and self._plan.open_loop
         ]
         log = merged_log([*(done.log for done in reports), *lost])
-        end_s = _window_end_s(self._plan, log, ended_s)
         notes = dict.fromkeys(note for done in reports for note in done.notes)
         if self._plan.workload.api == "chat" and self._plan.workload.prompt == "token_ids":
             notes["chat prompts are text of about a word a token: the server's usage says how many tokens they were"] = None
@@ -241,7 +226,20 @@ class _Crew:
             ),
             lost_workers=len(self._workers) - len(reports),
         )
-        return LoadResult(log, health, self._started_at, self._plan.window_start_s, end_s, interrupted)
+        return LoadResult(
+            log,
+            health,
+            self._started_at,
+            self._plan.window_start_s,
+            window_end_s=_window_end_s(self._plan, log, ended_s),
+            interrupted=self._interrupted_s is not None,
+            planned_end_s=self._plan.window_end_s,
+            stopped_s=finished_s if was_enough else None,
+        )
+
+    def _last_s(self, instants_s: Iterable[float | None]) -> float | None:
+        """The last of the workers' instants, in seconds since the run's start; None where no worker has one."""
+        return max((instant_s - self._start_s for instant_s in instants_s if instant_s is not None), default=None)
 
 
 def _lost(plan: LoadPlan, worker: int, workers: int, ended_s: float | None) -> RequestLog:

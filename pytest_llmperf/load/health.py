@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import monotonic, process_time
 
 import numpy as np
 
@@ -11,6 +12,30 @@ from pytest_llmperf.load.records import Floats, WorkerHealth
 
 HEARTBEAT_S = 0.01
 """How often a worker looks whether its event loop is held up."""
+
+
+class CpuMeter:
+    """CPU seconds of this process per second between ``begin`` and the first ``end``."""
+
+    def __init__(self) -> None:
+        self._began: tuple[float, float] | None = None
+        self._ended: tuple[float, float] | None = None
+
+    def begin(self) -> None:
+        """From now."""
+        self._began = process_time(), monotonic()
+
+    def end(self) -> None:
+        """Until now; later calls change nothing."""
+        self._ended = self._ended or (process_time(), monotonic())
+
+    @property
+    def share(self) -> float:
+        """0 where nothing was measured."""
+        if self._began is None or self._ended is None:
+            return 0.0
+        (cpu_began_s, began_s), (cpu_ended_s, ended_s) = self._began, self._ended
+        return (cpu_ended_s - cpu_began_s) / (ended_s - began_s)
 
 
 def worker_health(

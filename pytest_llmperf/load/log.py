@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from pytest_llmperf.load.decode import RawResponse, Response, decode
+from pytest_llmperf.load.decode import RawResponse, decode
 from pytest_llmperf.load.exchange import Exchange
 from pytest_llmperf.load.plan import SessionPlan
 from pytest_llmperf.load.records import Floats, Outcome, RequestLog
@@ -27,15 +27,15 @@ def log_of(
     stream: bool,
 ) -> RequestLog:
     """Decode every exchange. Instants become seconds since ``start_s`` (of the monotonic clock)."""
-    responses = [decode(_raw(exchange, body_of(exchange)), api, stream=stream) for exchange in exchanges]
+    responses = [decode(raw_response(exchange, body_of(exchange)), api, stream=stream) for exchange in exchanges]
     chunk_counts = [len(response.chunk_s) for response in responses]
     log = RequestLog(
         scheduled_s=_times([x.scheduled_s for x in exchanges], start_s),
         sent_s=_times([x.sent_s for x in exchanges], start_s),
         connected_s=_times([x.connected_s for x in exchanges], start_s),
         first_byte_s=_times([x.first_byte_s for x in exchanges], start_s),
-        first_token_s=_times([_first_s(r) for r in responses], start_s),
-        last_token_s=_times([float(r.chunk_s[-1]) if len(r.chunk_s) else np.nan for r in responses], start_s),
+        first_token_s=_times([r.first_token_s for r in responses], start_s),
+        last_token_s=_times([r.last_token_s for r in responses], start_s),
         end_s=_times([x.end_s for x in exchanges], start_s),
         outcome=np.array([r.outcome for r in responses], dtype=np.uint8),
         http_status=np.array([x.status for x in exchanges], dtype=np.int16),
@@ -130,7 +130,8 @@ def sorted_log(log: RequestLog) -> RequestLog:
     )
 
 
-def _raw(exchange: Exchange, body: bytes) -> RawResponse:
+def raw_response(exchange: Exchange, body: bytes) -> RawResponse:
+    """What was captured of an exchange that has ended."""
     return RawResponse(
         body=body,
         read_s=exchange.read_s,
@@ -140,11 +141,6 @@ def _raw(exchange: Exchange, body: bytes) -> RawResponse:
         status=exchange.status,
         wire_error=exchange.error,
     )
-
-
-def _first_s(response: Response) -> float:
-    # The first token of an answer that came in one piece was never seen to arrive.
-    return float(response.chunk_s[0]) if response.streamed and len(response.chunk_s) else np.nan
 
 
 def _times(instants: Sequence[float] | Floats, start_s: float) -> Floats:

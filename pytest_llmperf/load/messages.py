@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pytest_llmperf.deploy.base import Endpoint
 from pytest_llmperf.load.options import LoadOptions
 from pytest_llmperf.load.plan import LoadPlan
-from pytest_llmperf.load.records import RequestLog, WorkerHealth
+from pytest_llmperf.load.records import Ints, RequestLog, WorkerHealth
 
 _LENGTH = struct.Struct("!Q")
 
@@ -26,6 +30,8 @@ class Job:
     content_seed: int
     worker: int
     workers: int
+    watched: bool = False
+    """Whether to tell, while the load runs, what becomes of the requests (``Seen``)."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,13 @@ class Go:
     """To a worker: the instant (monotonic clock, one for all processes) at which the run starts."""
 
     start_s: float
+
+
+@dataclass(frozen=True)
+class Finish:
+    """To a worker: begin nothing from this instant on (monotonic clock, one for all processes), finish what is in flight."""
+
+    at_s: float
 
 
 @dataclass(frozen=True)
@@ -55,6 +68,36 @@ class Progress:
     reads: int
 
 
+ROW = np.dtype(
+    [
+        ("scheduled_s", np.float64),
+        ("session", np.int64),
+        ("turn", np.int32),
+        ("sent_s", np.float64),
+        ("first_token_s", np.float64),
+        ("last_token_s", np.float64),
+        ("end_s", np.float64),
+        ("output_tokens", np.int64),
+        ("failed", np.bool_),
+        ("warmup", np.bool_),
+    ]
+)
+"""What is told of one request. Times and counts as in a ``Sighting``; session and turn as in the log."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """From a worker of a load that is watched, at every look: the requests of which there is news, each as it is now.
+
+    ``row`` numbers the worker's requests in the order they were begun, shape (k,); ``state`` is of shape (k,) and ``ROW``.
+    Nothing that happened after ``now_s`` (seconds since the run's start) is told, and everything that happened until then is.
+    """
+
+    now_s: float
+    row: Ints
+    state: NDArray[np.void]
+
+
 @dataclass(frozen=True)
 class Failed:
     """From a worker: it cannot do its work, and why."""
@@ -68,11 +111,14 @@ class Done:
 
     log: RequestLog = field(repr=False)
     health: WorkerHealth
+    finished_s: float | None
+    """When it stopped beginning requests because it was told to finish (monotonic clock); None when it was not."""
     stopped_s: float | None
+    """When it was stopped (monotonic clock); None when it was not."""
     notes: tuple[str, ...] = ()
 
 
-Message = Job | Go | Stop | Ready | Progress | Failed | Done
+Message = Job | Go | Finish | Stop | Ready | Progress | Seen | Failed | Done
 
 
 class Inbox:
@@ -107,7 +153,44 @@ class Inbox:
 
 def send(fd: int, message: Message) -> None:
     """Write a message whole. Raises ``BrokenPipeError`` when the other side is gone."""
-    data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
-    view = memoryview(_LENGTH.pack(len(data)) + data)
+    view = memoryview(_packed(message))
     while view:
         view = view[os.write(fd, view) :]
+
+
+def _packed(message: Message) -> bytes:
+    data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    return _LENGTH.pack(len(data)) + data
+
+
+class Outbox:
+    """Messages into a pipe whose reader may be busy: what the pipe cannot take yet waits here and holds nobody up."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int) -> None:
+        self._loop = loop
+        self._fd = fd
+        self._buffer = bytearray()
+        os.set_blocking(fd, False)
+
+    def send(self, message: Message) -> None:
+        """Write as much as fits now, the rest when there is room. Raises ``BrokenPipeError`` when the other side is gone."""
+        waiting = bool(self._buffer)
+        self._buffer += _packed(message)
+        if not waiting:
+            self._write()
+
+    def _write(self) -> None:
+        while self._buffer:
+            try:
+                del self._buffer[: os.write(self._fd, self._buffer)]
+            except BlockingIOError:
+                self._loop.add_writer(self._fd, self._write)
+                return
+        self._loop.remove_writer(self._fd)
+
+    def close(self) -> None:
+        """Wait until all is written; after this the pipe is written to by ``send``."""
+        self._loop.remove_writer(self._fd)
+        os.set_blocking(self._fd, True)
+        while self._buffer:
+            del self._buffer[: os.write(self._fd, self._buffer)]

@@ -19,6 +19,8 @@ class LoadOptions:
     cancelled. None awaits each to its own timeout."""
     failure_pause_s: float = 0.1
     """The least a closed-loop user waits after a request that failed."""
+    look_every_s: float = 1.0
+    """How often whoever watches the load hears what is seen of it; nothing is looked at while nobody does."""
     content_seed: int | None = None
     """Of which tokens prompts are made; when and how much is asked comes from the plan's seed alone. None: tokens that no
     earlier run has asked, so that a server that outlives a run does not find this one's prompts in its prefix cache."""

@@ -137,7 +137,7 @@ class Pool:
 
     def _open(self, exchange: Exchange) -> None:
         task = self._loop.create_task(self._connect(exchange))
-        task.add_done_callback(_raise)
+        task.add_done_callback(raise_fault)
         self._opening[exchange] = task
 
     async def _connect(self, exchange: Exchange) -> None:
@@ -175,7 +175,7 @@ class Pool:
         self.end(exchange, WireEnd.CONNECT_FAILED, f"connect {reason}")
 
 
-def _raise(task: asyncio.Task[None]) -> None:
+def raise_fault(task: asyncio.Task[None]) -> None:
     """Hand a fault of this program to the loop's exception handler: an unwatched task would keep it to itself."""
     if not task.cancelled() and (error := task.exception()) is not None:
         raise error

@@ -113,7 +113,11 @@ class LoadResult:
     window_start_s: float
     """Where the warm-up ended and counting began."""
     window_end_s: float
-    """Where the last arrival was due: the planned end, the moment the load was stopped, or the last answer of a closed loop that
+    """Where the last arrival was due: the planned end, the moment the load was ended, or the last answer of a closed loop that
     ends by count. Never before ``window_start_s``."""
     interrupted: bool
     """True after Ctrl-C or a lost worker: what was measured is here, the plan was not finished."""
+    planned_end_s: float | None = None
+    """Where the plan had the window end; None for a closed loop that ends by count alone."""
+    stopped_s: float | None = None
+    """When whoever watched the load ended it, in seconds since the run's start; None when it was not ended so."""

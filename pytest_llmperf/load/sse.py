@@ -19,13 +19,13 @@ class Event(NamedTuple):
     name: bytes = b""
 
 
-def events(body: bytes) -> Iterator[Event]:
-    """The events of a body, in order; comments and events without data are left out.
+def events(body: bytes, start: int = 0) -> Iterator[Event]:
+    """The events of a body, in order; comments and events without data are left out. ``start`` is where one of them begins.
 
     What follows the last blank line is not an event, however it looks: it was cut off. The one exception is ``[DONE]``, which
     some servers send without a blank line after it and which cannot be the beginning of anything else.
     """
-    start = len(_BOM) if body.startswith(_BOM) else 0
+    start = start or (len(_BOM) if body.startswith(_BOM) else 0)
     while True:
         # bytes.find is several times faster than the expression, and what every known server sends.
         stop = body.find(b"\n\n", start)

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 # JSON strings without a byte beyond ASCII, which would have to be checked as UTF-8 (RFC 8259, section 7).
-_STRING = re.compile(rb'(?:[^"\\\x00-\x1f\x80-\xff]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*')
+_ESCAPE = rb'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})'
+_STRING = re.compile(rb'[^"\\\x00-\x1f\x80-\xff]*(?:' + _ESCAPE + rb'[^"\\\x00-\x1f\x80-\xff]*)*')
+_WIDE_STRING = re.compile(rb'[^"\\\x00-\x1f]*(?:' + _ESCAPE + rb'[^"\\\x00-\x1f]*)*')
 _TEXT_KEY = re.compile(rb'"text": ?"')
 _CONTENT_KEY = re.compile(rb'"content": ?"')
 _PROBE = "probe"
@@ -31,6 +34,22 @@ class Template(NamedTuple):
             return None
         text = data[len(self.before) : len(data) - len(self.after)]
         return text if _STRING.fullmatch(text) is not None else None
+
+
+def are_strings(texts: Sequence[bytes]) -> bool:
+    """Whether each text would be a JSON string between quotes, in a document that a JSON parser takes for UTF-8."""
+    # A space is a character of its own in any string, so the joined text is one exactly when each of its parts is. It cannot
+    # complete an escape or a character that a part leaves open.
+    joined = b" ".join(texts)
+    if _WIDE_STRING.fullmatch(joined) is None:
+        return False
+    if joined.isascii():
+        return True
+    try:
+        joined.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def learn(data: bytes, *, is_chat: bool) -> Template | None:

@@ -16,14 +16,19 @@ class Sighting:
     """Every request begun until ``now_s``, in order of ``scheduled_s``: columns of shape (n,), times as in ``RequestLog``.
 
     Times are ``nan`` where the thing has not happened yet (or cannot be told before the end); ``output_tokens`` is 0 until the
-    request has ended. What a row says never changes once it is said: a sighting is a part of the log that will be.
+    request has ended. What a row says never changes once it is said: a sighting is a part of the log that will be, to the bit.
+    Whatever had ended by ``now_s`` is there as ended; nothing that happened later is told.
     """
 
     now_s: float
+    """Of the load, in seconds since the run's start. The watch is called a little later."""
     scheduled_s: Floats
     sent_s: Floats
+    """``nan`` also while the request may yet be sent again on a fresh connection: for at most 0.5 s, until a response begins."""
     first_token_s: Floats
+    """In flight ``nan`` does not prove that no token has come: whether a first event without text was one, only the end tells."""
     last_token_s: Floats
+    """``nan`` while the request is in flight."""
     end_s: Floats
     """``nan`` while the request is in flight."""
     output_tokens: Ints
@@ -36,4 +41,5 @@ class Sighting:
 
 
 Watch = Callable[[Sighting], bool]
-"""Called every few seconds of a load with everything seen so far. True: begin no further request, finish those in flight."""
+"""Called about once a second of a load, until its planned end, with everything seen so far. True: begin no further request,
+finish those in flight."""

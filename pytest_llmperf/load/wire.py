@@ -11,7 +11,7 @@ import httptools
 
 from pytest_llmperf.load.exchange import Exchange, WireEnd
 
-_STALE_S = 0.5
+STALE_S = 0.5
 """A server that had closed an idle connection is heard of within a round trip after sending. Later it has given up a request."""
 
 
@@ -127,7 +127,7 @@ class Connection(asyncio.Protocol):
             self._owner.lost(self)
             return
         self._now_s = monotonic()
-        if self.served and exchange.first_byte_s != exchange.first_byte_s and self._now_s - exchange.sent_s < _STALE_S:
+        if self.served and exchange.first_byte_s != exchange.first_byte_s and self._now_s - exchange.sent_s < STALE_S:
             self._exchange = None
             self._owner.stale(exchange)
         elif exc is not None:

@@ -11,17 +11,21 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Generator
+from time import monotonic
 
-from pytest_llmperf.errors import LlmperfError
+from pytest_llmperf.errors import LlmperfError, LoadError
 from pytest_llmperf.load.driver import Driver, Share
 from pytest_llmperf.load.exchange import Tape
 from pytest_llmperf.load.health import worker_health
 from pytest_llmperf.load.log import log_of
-from pytest_llmperf.load.messages import Done, Failed, Go, Inbox, Job, Ready, Stop, send
-from pytest_llmperf.load.pool import resolve
+from pytest_llmperf.load.lookout import Lookout
+from pytest_llmperf.load.messages import Done, Failed, Finish, Go, Inbox, Job, Outbox, Ready, Seen, Stop, send
+from pytest_llmperf.load.pool import raise_fault, resolve
 from pytest_llmperf.load.prompts import request_writer
 
 _PROGRESS_S = 0.5
+_SLICE_S = 0.0005
 _PARENT_GONE = 1
 
 
@@ -75,10 +79,18 @@ async def _drive(job: Job, inbox: Inbox, out: int, tape: Tape, notes: tuple[str,
     gc.disable()
     loop = asyncio.get_running_loop()
     loop.add_reader(inbox.fd, _listen, inbox, driver)
-    telling = loop.create_task(_tell(driver, out))
+    outbox = Outbox(loop, out)
+    telling = [loop.create_task(_tell(driver, outbox))]
+    if job.watched:
+        lookout = Lookout(driver.exchanges, tape.read, start_s=go.start_s, api=plan.workload.api, stream=plan.workload.stream)
+        telling.append(loop.create_task(_tell_sights(driver, lookout, outbox, go.start_s, job.options.look_every_s)))
+    for task in telling:
+        task.add_done_callback(raise_fault)
     await driver.drive(go.start_s)
-    telling.cancel()
+    for task in telling:
+        task.cancel()
     loop.remove_reader(inbox.fd)
+    outbox.close()
     if not driver.is_precise:
         notes = (*notes, "arrivals are timed to a millisecond: this platform has no timerfd")
     if driver.resent:
@@ -93,24 +105,56 @@ async def _drive(job: Job, inbox: Inbox, out: int, tape: Tape, notes: tuple[str,
         stream=plan.workload.stream,
     )
     health = worker_health(
-        job.worker, driver.exchanges, driver.loop_lags_s, driver.drain_lags_s, driver.cpu_share, driver.connect_failures
+        job.worker, driver.exchanges, driver.loop_lags_s, driver.drain_lags_s, driver.cpu.share, driver.connect_failures
     )
-    return Done(log, health, driver.stopped_s, notes)
+    return Done(log, health, driver.finished_s, driver.stopped_s, notes)
 
 
 def _listen(inbox: Inbox, driver: Driver) -> None:
     for message in inbox.receive():
-        if isinstance(message, Stop):
-            driver.stop()
+        match message:
+            case Finish(at_s):
+                driver.finish(at_s)
+            case Stop():
+                driver.stop()
+            case _:
+                raise LoadError(f"a load worker was told {type(message).__name__} out of turn")
     if inbox.at_end:
         # Nobody is left to report to; the load must not go on.
         os._exit(_PARENT_GONE)
 
 
-async def _tell(driver: Driver, out: int) -> None:
+async def _tell(driver: Driver, outbox: Outbox) -> None:
     while True:
         await asyncio.sleep(_PROGRESS_S)
-        send(out, driver.progress())
+        outbox.send(driver.progress())
+
+
+async def _tell_sights(driver: Driver, lookout: Lookout, outbox: Outbox, start_s: float, every_s: float) -> None:
+    """Look at the same instants as every other worker, for as long as it matters: while requests are still begun."""
+    number = 0
+    while driver.is_accepting:
+        # A look that took longer than the time between two does not make for a queue of them.
+        number = max(number + 1, int((monotonic() - start_s) / every_s))
+        due_s = start_s + number * every_s
+        # A loop's timer may be early by a millisecond, and a look must not be before its time.
+        while (left_s := due_s - monotonic()) > 0:
+            await asyncio.sleep(left_s)
+        outbox.send(await _in_slices(lookout.look(due_s)))
+
+
+async def _in_slices(steps: Generator[None, None, Seen]) -> Seen:
+    """Run steps to their end, but never for long at a stretch: what is read meanwhile must not wait."""
+    began_s = monotonic()
+    while True:
+        try:
+            next(steps)
+        except StopIteration as over:
+            seen: Seen = over.value
+            return seen
+        if monotonic() - began_s > _SLICE_S:
+            await asyncio.sleep(0)
+            began_s = monotonic()
 
 
 def _event_loop() -> tuple[asyncio.AbstractEventLoop, tuple[str, ...]]:

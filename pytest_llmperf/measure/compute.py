@@ -17,11 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_llmperf.load.records import Outcome
-from pytest_llmperf.measure.distribution import Distribution
-from pytest_llmperf.measure.interval import proportion_interval
-from pytest_llmperf.measure.latencies import PER_REQUEST, inter_token_latencies, request_latencies
+from pytest_llmperf.measure.dependence import worth
+from pytest_llmperf.measure.distribution import Distribution, InOrder, RequestsInOrder
+from pytest_llmperf.measure.gaps import gaps_of
+from pytest_llmperf.measure.interval import flow_interval, proportion_interval
+from pytest_llmperf.measure.latencies import PER_REQUEST, request_latencies
 from pytest_llmperf.measure.run import UNKNOWN, Estimate
-from pytest_llmperf.measure.throughput import throughput
+from pytest_llmperf.measure.steady import without_warmup
+from pytest_llmperf.measure.throughput import Flow, throughput
 from pytest_llmperf.measure.trust import ClientDelay, client_delay
 from pytest_llmperf.metrics import METRICS, MetricKey, metric_key
 
@@ -97,53 +100,62 @@ class Metrics:
         broken = np.zeros(self.counts.ended, np.bool_)
         for name, limit in limits.items():
             broken |= self.latencies[name] > limit
-        return _proportion(int(np.count_nonzero(~broken)), self.counts.ended)
+        return _proportion(~broken)
 
     def standard(self) -> dict[str, Estimate]:
         """The estimates every document holds, by key name: each distribution's ``STATISTICS``, and the scalars."""
         return {key.name: self.estimate(key) for key in standard_keys()}
 
 
-def measure(result: LoadResult, *, price_per_hour: float | None) -> Metrics:
-    """Compute a run's metrics. ``price_per_hour`` (US dollars, all the cell's accelerators) prices its tokens; None: unknown."""
+def measure(result: LoadResult, *, price_per_hour: float | None, extra_warmup_s: float = 0.0) -> Metrics:
+    """Compute a run's metrics. ``price_per_hour`` (US dollars, all the cell's accelerators) prices its tokens; None: unknown.
+
+    The first ``extra_warmup_s`` of the window (``Steadiness``) are taken for warm-up.
+    """
+    result = without_warmup(result, extra_warmup_s)
     log = result.log
     mine = ~log.warmup & (log.scheduled_s >= result.window_start_s) & (log.scheduled_s <= result.window_end_s)
     ok = mine & (log.outcome == Outcome.OK)
     cancelled = mine & (log.outcome == Outcome.CANCELLED)
     failed = mine & ~ok & ~cancelled
     counts = RequestCounts(*(int(np.count_nonzero(mask)) for mask in (mine, ok, failed, cancelled, log.warmup)))
-    latencies = _latencies(log, ok, failed)
+    ended = ok | failed
+    latencies = _latencies(log, ended, failed)
     return Metrics(
         counts=counts,
         errors=_errors(log, failed),
         window_s=result.window_end_s - result.window_start_s,
         latencies=latencies,
         distributions=_distributions(log, latencies, ok, counts.failed),
-        scalars=_scalars(result, counts, price_per_hour),
+        scalars=_scalars(result, failed[ended], price_per_hour),
         client_delay=client_delay(result.health),
     )
 
 
-def _latencies(log: RequestLog, ok: NDArray[np.bool_], failed: NDArray[np.bool_]) -> dict[str, Floats]:
-    ended = ok | failed
+def _latencies(log: RequestLog, ended: NDArray[np.bool_], failed: NDArray[np.bool_]) -> dict[str, Floats]:
     return {name: np.where(failed, math.inf, values)[ended] for name, values in request_latencies(log).items()}
 
 
 def _distributions(
     log: RequestLog, latencies: Mapping[str, Floats], ok: NDArray[np.bool_], failures: int
 ) -> dict[str, Distribution]:
-    found = {name: _distribution(latencies[name][np.isfinite(latencies[name])], failures, ok) for name in PER_REQUEST}
-    gaps, requests = inter_token_latencies(log, ok)
+    found = {}
+    for name in PER_REQUEST:
+        each = latencies[name][~np.isnan(latencies[name])]
+        found[name] = _distribution(each[np.isfinite(each)], failures, ok, RequestsInOrder(each))
+    gaps = gaps_of(log, ok).of_requests_with_any()
     # A failed request counts as one gap that never ended.
-    found["itl"] = _distribution(gaps, failures, ok, independent=requests + failures)
+    found["itl"] = _distribution(gaps.values, failures, ok, gaps, independent=len(gaps.counts) + failures)
     return found
 
 
-def _distribution(values: Floats, failures: int, ok: NDArray[np.bool_], independent: int | None = None) -> Distribution:
+def _distribution(
+    values: Floats, failures: int, ok: NDArray[np.bool_], in_order: InOrder, independent: int | None = None
+) -> Distribution:
     """Without a single value although requests ended well, the metric does not exist for this load: failures are not it."""
     if len(values) == 0 and ok.any():
         return Distribution(values)
-    return Distribution(values, failures, independent)
+    return Distribution(values, failures, independent, in_order)
 
 
 def _errors(log: RequestLog, failed: NDArray[np.bool_]) -> dict[str, int]:
@@ -152,21 +164,31 @@ def _errors(log: RequestLog, failed: NDArray[np.bool_]) -> dict[str, int]:
     return dict(names.most_common())
 
 
-def _proportion(hits: int, trials: int) -> Estimate:
-    return Estimate(hits / trials, *proportion_interval(hits, trials), trials) if trials else UNKNOWN
+def _proportion(hits: NDArray[np.bool_]) -> Estimate:
+    """The share of requests, shape (n,) in order of arrival, that are hits; its interval is that of as many as they are worth."""
+    trials = len(hits)
+    if trials == 0:
+        return UNKNOWN
+    share = int(np.count_nonzero(hits)) / trials
+    independent = worth(hits.astype(np.float64))
+    return Estimate(share, *proportion_interval(share * independent, independent), trials)
 
 
-def _scalars(result: LoadResult, counts: RequestCounts, price_per_hour: float | None) -> dict[str, Estimate]:
-    def without_interval(value: float) -> Estimate:
-        return Estimate(value, math.nan, math.nan, counts.ended)
+def _scalars(result: LoadResult, failed: NDArray[np.bool_], price_per_hour: float | None) -> dict[str, Estimate]:
+    def estimate(flow: Flow) -> Estimate:
+        low, high = flow_interval(flow.per_s, flow.blocks_per_s) if flow.is_long_enough else (math.nan, math.nan)
+        return Estimate(flow.per_s, low, high, len(failed))
 
     flow = throughput(result)
+    output = estimate(flow.output_tokens)
+    # The more tokens the cheaper: the ends of the interval change places.
+    cost, cheapest, dearest = (_cost_per_mtok(price_per_hour, rate) for rate in (output.value, output.high, output.low))
     return {
-        "error_rate": _proportion(counts.failed, counts.ended),
-        "request_rate": without_interval(flow.requests_per_s),
-        "output_tokens_per_s": without_interval(flow.output_tokens_per_s),
-        "total_tokens_per_s": without_interval(flow.total_tokens_per_s),
-        "cost_per_mtok": without_interval(_cost_per_mtok(price_per_hour, flow.output_tokens_per_s)),
+        "error_rate": _proportion(failed),
+        "request_rate": estimate(flow.requests),
+        "output_tokens_per_s": output,
+        "total_tokens_per_s": estimate(flow.total_tokens),
+        "cost_per_mtok": Estimate(cost, cheapest, dearest, len(failed)),
     }
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from pytest_llmperf.measure.dependence import worth
 from pytest_llmperf.measure.interval import mean_interval, quantile_interval_ranks, quantile_rank
 from pytest_llmperf.measure.run import UNKNOWN, Estimate
 
@@ -17,18 +18,40 @@ if TYPE_CHECKING:
     from pytest_llmperf.metrics import MetricKey
 
 
+class InOrder(Protocol):
+    """Requests in order of arrival."""
+
+    def beyond(self, limit: float) -> Floats:
+        """How much of each lies beyond ``limit`` seconds, shape (requests,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class RequestsInOrder:
+    """One latency a request, in order of arrival; inf for one that failed."""
+
+    values: Floats
+
+    def beyond(self, limit: float) -> Floats:
+        """1 for each that lies beyond ``limit`` seconds, else 0."""
+        return (self.values > limit).astype(np.float64)
+
+
 @dataclass(frozen=True)
 class Distribution:
-    """Latencies in seconds: ``values`` (shape (k,), any order, finite) of requests that ended well, and ``failures``.
+    """Latencies in seconds: ``values`` (shape (k,), finite, in order of arrival) of requests that ended well, and ``failures``.
 
     A failed request never answered within any limit, so quantiles take it for +inf: a server does not get faster by refusing.
     Mean, max and min are over ``values``, and +inf where every request failed. ``independent`` is the number of independent
     observations where that is fewer than the values (the gaps of one response go together); None: each value is one.
+    ``in_order`` has the requests in the order of their arrival, from which the intervals learn how far neighbours depend on each
+    other; None takes them for independent.
     """
 
     values: Floats
     failures: int = 0
     independent: int | None = None
+    in_order: InOrder | None = None
 
     @cached_property
     def _ordered(self) -> Floats:
@@ -41,7 +64,7 @@ class Distribution:
 
     @property
     def samples(self) -> int:
-        """Independent observations."""
+        """The observations: requests, however far they depend on each other."""
         return self.total if self.independent is None else self.independent
 
     def estimate(self, key: MetricKey) -> Estimate:
@@ -64,13 +87,21 @@ class Distribution:
         return float(self._ordered[rank - 1]) if rank <= len(self.values) else math.inf
 
     def _quantile(self, quantile: float) -> Estimate:
-        low, high = quantile_interval_ranks(self.samples, quantile)
-        # Ranks among independent observations, spread over all values (Woodruff 1952, with one observation a cluster).
-        per_observation = self.total / self.samples
-        top = math.ceil(high * per_observation) if high <= self.samples else self.total + 1
-        bottom = math.floor(low * per_observation)
         value = self._at(quantile_rank(self.total, quantile))
+        independent = self._worth_at(value)
+        low, high = quantile_interval_ranks(independent, quantile)
+        # Ranks among independent observations, spread over all values (Woodruff 1952, with one observation a cluster).
+        per_observation = self.total / independent
+        top = math.ceil(high * per_observation) if high <= independent else self.total + 1
+        bottom = math.floor(low * per_observation)
         return Estimate(value, self._at(bottom), self._at(top), self.samples)
+
+    def _worth_at(self, value: float) -> int:
+        """How many independent observations the share beyond ``value`` rests on, at least one (Rao and Scott 1992)."""
+        if self.in_order is None:
+            return self.samples
+        beyond = self.in_order.beyond(value)
+        return max(1, round(self.samples * worth(beyond) / len(beyond))) if len(beyond) else self.samples
 
     def _moment(self, statistic: str) -> Estimate:
         if len(self.values) == 0:
@@ -81,4 +112,5 @@ class Distribution:
         mean = float(self.values.mean())
         if self.independent is not None or len(self.values) < 2:
             return Estimate(mean, math.nan, math.nan, self.samples)
-        return Estimate(mean, *mean_interval(mean, float(self.values.std(ddof=1)), len(self.values)), self.samples)
+        independent = round(worth(self.values)) if self.in_order is not None else len(self.values)
+        return Estimate(mean, *mean_interval(mean, float(self.values.std(ddof=1)), independent), self.samples)

@@ -1,12 +1,18 @@
 """95 % intervals that assume nothing about the shape of a distribution.
 
-All of them take the observations for independent. Requests of one run are not quite that (neighbours share a queue), so near
-saturation the true uncertainty is larger.
+All of them take the observations for independent. Requests of one run are not (neighbours share a queue): whoever asks gives
+as many observations as the requests are worth (``measure.dependence``), so that near saturation the intervals are wide enough.
 """
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
+
+from pytest_llmperf.measure.dependence import variance_of_blocks
+
+if TYPE_CHECKING:
+    from pytest_llmperf.load.records import Floats
 
 CONFIDENCE = 0.95
 _TAIL = (1 - CONFIDENCE) / 2
@@ -40,8 +46,11 @@ def quantile_interval_ranks(samples: int, quantile: float) -> tuple[int, int]:
     return smallest(_TAIL), smallest(1 - _TAIL) + 1
 
 
-def proportion_interval(hits: int, trials: int) -> tuple[float, float]:
-    """Clopper and Pearson's exact interval of a binomial proportion; (nan, nan) without trials."""
+def proportion_interval(hits: float, trials: float) -> tuple[float, float]:
+    """Clopper and Pearson's exact interval of a binomial proportion; (nan, nan) without trials.
+
+    Hits and trials that were divided by a design effect need not be whole: the same beta quantiles (Korn and Graubard 1998).
+    """
     from scipy.special import betaincinv
 
     if trials == 0:
@@ -49,6 +58,17 @@ def proportion_interval(hits: int, trials: int) -> tuple[float, float]:
     low = float(betaincinv(hits, trials - hits + 1, _TAIL)) if hits > 0 else 0.0
     high = float(betaincinv(hits + 1, trials - hits, 1 - _TAIL)) if hits < trials else 1.0
     return low, high
+
+
+def flow_interval(rate: float, blocks: Floats) -> tuple[float, float]:
+    """Student's interval of a rate from the rates of equal, consecutive stretches of the window, shape (b,), b >= 2.
+
+    Batch means (Schmeiser 1982), with an AR(1) correction for stretches that are still correlated.
+    """
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(len(blocks) - 1, 1 - _TAIL)) * math.sqrt(variance_of_blocks(blocks) / len(blocks))
+    return max(0.0, rate - half), rate + half
 
 
 def mean_interval(mean: float, deviation: float, samples: int) -> tuple[float, float]:

@@ -76,6 +76,10 @@ class RunIdentity:
     simulated: bool
     duration_s: float
     """How long arrivals were planned to last, without the warm-up; what happened is in the result's window."""
+    profile_name: str = ""
+    """The catalog's name of the profile, where it has one."""
+    ordinal: int = 1
+    """Which of its test's runs it is, from 1."""
     label: str = ""
     """Which part of an experiment of several runs it is: ``8/s``, ``A 2 of 8``. Empty for a run that stands alone."""
 

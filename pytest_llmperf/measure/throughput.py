@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,30 +21,64 @@ if TYPE_CHECKING:
     from pytest_llmperf.load.records import Floats, LoadResult
 
 
+BLOCKS = 20
+_SHORTEST_BLOCK_S = 0.25
+_FEWEST_EVENTS = 100
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A rate over the window, per second; nan where the window has no length."""
+
+    per_s: float
+    blocks_per_s: Floats
+    """The rates of 20 equal stretches of the window, shape (20,), in order."""
+    events: float
+    """What flowed in all: tokens, or requests."""
+    window_s: float
+
+    @property
+    def is_long_enough(self) -> bool:
+        """Whether its stretches say how steady it was: a quarter of a second each, and 100 events in all."""
+        return self.window_s >= BLOCKS * _SHORTEST_BLOCK_S and self.events >= _FEWEST_EVENTS
+
+
 @dataclass(frozen=True)
 class Throughput:
-    """Rates over the window, per second; nan where the window has no length."""
+    """Answers completed, output tokens, and output and prompt tokens that arrived in the window."""
 
-    requests_per_s: float
-    output_tokens_per_s: float
-    total_tokens_per_s: float
+    requests: Flow
+    output_tokens: Flow
+    total_tokens: Flow
 
 
 def throughput(result: LoadResult) -> Throughput:
-    """The run's rates: answers completed, output tokens, output and prompt tokens that arrived in the window / its length."""
-    log, length = result.log, result.window_end_s - result.window_start_s
-    if not length > 0:
-        return Throughput(math.nan, math.nan, math.nan)
-
-    def inside(times: Floats) -> NDArray[np.bool_]:
-        return (times >= result.window_start_s) & (times <= result.window_end_s)
-
+    """What flowed through the run's window."""
+    log = result.log
     ok = log.outcome == Outcome.OK
     # A body that came whole (not streamed) has no chunks; all its tokens arrived with its end.
     whole = ok & (np.diff(log.chunk_start) == 0)
-    output = int(log.chunk_tokens[inside(log.chunk_s)].sum(dtype=np.int64))
-    output += int(log.output_tokens[whole & inside(log.end_s)].sum())
     read_s = np.where(np.isnan(log.first_token_s) & ok, log.end_s, log.first_token_s)
-    prompt = int(log.prompt_tokens[inside(read_s)].sum())
-    completed = int(np.count_nonzero(ok & inside(answered_s(log))))
-    return Throughput(completed / length, output / length, (output + prompt) / length)
+    output = _arrived(result, log.chunk_s, log.chunk_tokens) + _arrived(result, log.end_s[whole], log.output_tokens[whole])
+    prompt = _arrived(result, read_s, log.prompt_tokens)
+    answers = answered_s(log)[ok]
+    completed = _arrived(result, answers, np.ones(len(answers)))
+    length = result.window_end_s - result.window_start_s
+    return Throughput(_flow(completed, length), _flow(output, length), _flow(output + prompt, length))
+
+
+def _arrived(result: LoadResult, times_s: Floats, amounts: NDArray[Any]) -> Floats:
+    """The amounts by the stretch of the window in which they arrived, shape (20,)."""
+    opened_s, length = result.window_start_s, result.window_end_s - result.window_start_s
+    inside = (times_s >= opened_s) & (times_s <= result.window_end_s)
+    if not length > 0:
+        return np.zeros(BLOCKS)
+    block = np.minimum(((times_s[inside] - opened_s) * (BLOCKS / length)).astype(np.int64), BLOCKS - 1)
+    return np.bincount(block, weights=amounts[inside], minlength=BLOCKS).astype(np.float64)
+
+
+def _flow(arrived: Floats, length: float) -> Flow:
+    events = float(arrived.sum())
+    if not length > 0:
+        return Flow(math.nan, np.full(BLOCKS, math.nan), events, length)
+    return Flow(events / length, arrived * (BLOCKS / length), events, length)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-import yaml
 
 from pytest_llmperf.errors import ConfigError, Where, nearest
 from pytest_llmperf.experiment.catalog import Catalog
 from pytest_llmperf.experiment.fit import fits
+from pytest_llmperf.experiment.overrides import check_overrides
 from pytest_llmperf.experiment.records import Cell, Hardware, NamedProfile, Workload
-from pytest_llmperf.experiment.sla import Sla, SlaKeyError, parse_sla
+from pytest_llmperf.experiment.sla import Gate, Sla, SlaKeyError, parse_sla
+from pytest_llmperf.experiment.yaml_source import parse_yaml
 
 MARKER = "llmperf"
 MATRIX_FIXTURE = "_llmperf_cells"
 """In the closure of every test that uses the plugin's own ``cell``, and of no other."""
-MARKER_KEYS = ("workload", "sla", "profile")
+REPETITION = "_llmperf_repetition"
+"""The fixture through which ``--llmperf-repeat`` runs a test with a load several times."""
+MARKER_KEYS = ("workload", "sla", "profile", "tolerance")
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Request:
     sla: str | Mapping[str, object] | None
     profile: str | None
     where: Where
+    tolerance: Mapping[str, object] | None = None
 
 
 def cell_parameters(cells: Sequence[Cell]) -> list[Any]:
@@ -62,7 +66,7 @@ def request_of(definition: pytest.Item) -> Request:
                 meant = f"Did you mean {close!r}? " if close else ""
                 raise ConfigError(f"unknown keyword {key!r}", where=where, hint=f"{meant}Known: {', '.join(MARKER_KEYS)}.")
             asked.setdefault(key, value)
-    return Request(asked.get("workload"), asked.get("sla"), asked.get("profile"), where)
+    return Request(asked.get("workload"), asked.get("sla"), asked.get("profile"), where, asked.get("tolerance"))
 
 
 def workload_of(request: Request, catalog: Catalog) -> Workload:
@@ -74,14 +78,29 @@ def workload_of(request: Request, catalog: Catalog) -> Workload:
     return catalog.workload_named(request.workload, request.where)
 
 
-def sla_of(request: Request, catalog: Catalog, workload: Workload | None, override: str | None) -> Sla:
-    """``--llmperf-sla`` before the marker's SLA (a name or a mapping) before the workload's. Raises ``ConfigError``."""
+def sla_of(
+    request: Request,
+    catalog: Catalog,
+    workload: Workload | None,
+    override: str | None,
+    cell: Cell | None = None,
+    gate: Gate = "target",
+) -> Sla:
+    """``--llmperf-sla`` before the marker's SLA (a name or a mapping) before the workload's, as it is for ``cell`` at ``gate``.
+
+    Without a cell its overrides are left in it. Raises ``ConfigError``.
+    """
+    sla = _sla_asked_for(request, catalog, workload, override)
+    return (sla.on(cell) if cell is not None else sla).at(gate)
+
+
+def _sla_asked_for(request: Request, catalog: Catalog, workload: Workload | None, override: str | None) -> Sla:
     if override is not None:
-        return _inline_sla(override)
+        return _command_line_sla(override, catalog)
     if isinstance(request.sla, str):
         return catalog.sla_named(request.sla, request.where)
     if request.sla is not None:
-        return _parsed("inline", request.sla, request.where)
+        return _parsed("inline", request.sla, request.where, catalog)
     if workload is None:
         raise ConfigError("names neither an SLA nor a workload", where=request.where)
     return catalog.sla_for(workload)
@@ -96,23 +115,28 @@ def profile_of(request: Request, catalog: Catalog, hardware: Hardware | None = N
     return profile.on(hardware) if hardware is not None else profile
 
 
-def _inline_sla(text: str) -> Sla:
+def _command_line_sla(text: str, catalog: Catalog) -> Sla:
     where = Where(option="--llmperf-sla")
     try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not YAML: {text!r}", where=where, hint=str(error).splitlines()[0]) from None
-    return _parsed("command line", document, where)
+        document = parse_yaml(text, str(where)).data
+    except ConfigError as error:
+        raise ConfigError(f"not YAML: {text!r}", where=where, hint=error.what.removeprefix("not YAML: ")) from None
+    return _parsed("command line", document, where, catalog)
 
 
-def _parsed(name: str, document: Any, where: Where) -> Sla:
+def _parsed(name: str, document: Any, where: Where, catalog: Catalog) -> Sla:
     try:
-        return parse_sla(name, document)
+        sla = parse_sla(name, document)
     except SlaKeyError as error:
-        place = ".".join((*([where.key] if where.key else []), *error.path)) or None
-        raise ConfigError(
-            str(error), where=Where(where.file, where.line, None if where.option else place, where.option)
-        ) from None
+        hint = f"At {'.'.join(error.path)}." if where.option and error.path else None
+        raise ConfigError(str(error), where=_within(where, *error.path), hint=hint) from None
+    check_overrides(sla, catalog, lambda scope, name: _within(where, scope, name))
+    return sla
+
+
+def _within(where: Where, *path: str) -> Where:
+    """A key below a marker; an option is one place as a whole."""
+    return where if where.option else replace(where, key=".".join((*([where.key] if where.key else []), *path)) or None)
 
 
 def check_requests(items: Iterable[pytest.Item], catalog: Catalog, override: str | None) -> None:
@@ -138,6 +162,12 @@ def cell_of(item: pytest.Item | None) -> Cell | None:
     callspec = getattr(item, "callspec", None)
     cell = callspec.params.get("cell") if callspec is not None else None
     return cell if isinstance(cell, Cell) else None
+
+
+def is_last_repetition(item: pytest.Item, repeats: int) -> bool:
+    """Whether no further repetition of the test follows, as far as ``--llmperf-repeat`` goes."""
+    callspec = getattr(item, "callspec", None)
+    return callspec is None or callspec.params.get(REPETITION, repeats) == repeats
 
 
 def node_id_of(item: pytest.Item) -> str:

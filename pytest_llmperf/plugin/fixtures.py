@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -10,11 +11,16 @@ from pytest_llmperf.deploy.base import Deployment, check_standing
 from pytest_llmperf.experiment.profile import TraceReplay
 from pytest_llmperf.experiment.records import Cell, NamedProfile, Workload
 from pytest_llmperf.experiment.sla import Sla
+from pytest_llmperf.judge.policy import Policy
 from pytest_llmperf.plugin import cells
+from pytest_llmperf.plugin.asserted import Rules
+from pytest_llmperf.plugin.baseline import BaselineOfTest, baseline_for
+from pytest_llmperf.plugin.capacity import FindCapacity, Sweep, Tell
 from pytest_llmperf.plugin.load import Load
 from pytest_llmperf.plugin.results import RECORDER
 from pytest_llmperf.plugin.start import started
 from pytest_llmperf.plugin.trace import trace_profile
+from pytest_llmperf.plugin.variants import CompareVariants
 
 
 @pytest.fixture(scope="session")
@@ -46,11 +52,11 @@ def workload(request: pytest.FixtureRequest) -> Workload:
 
 @pytest.fixture
 def sla(request: pytest.FixtureRequest) -> Sla:
-    """The SLA that applies: ``--llmperf-sla``, else the marker's, else the workload's."""
+    """The SLA that applies: ``--llmperf-sla``, else the marker's, else the workload's; as it is for the cell, at the gate."""
     session = started(request.config)
-    asked = cells.request_of(request.node)
+    asked, settings = cells.request_of(request.node), session.settings
     workload = cells.workload_of(asked, session.catalog) if asked.workload is not None else None
-    return cells.sla_of(asked, session.catalog, workload, session.settings.sla)
+    return cells.sla_of(asked, session.catalog, workload, settings.sla, cells.cell_of(request.node), settings.gate)
 
 
 @pytest.fixture
@@ -60,21 +66,74 @@ def profile(cell: Cell, request: pytest.FixtureRequest) -> NamedProfile:
 
 
 @pytest.fixture
-def load(deployment: Deployment, workload: Workload, request: pytest.FixtureRequest) -> Load:
-    """Call it to drive load: ``load(poisson("4/s"), "60s")`` returns the measured run."""
+def _llmperf_repetition(request: pytest.FixtureRequest) -> int:
+    """Which repetition of the test this is (``--llmperf-repeat``); 1 where it is not repeated."""
+    repetition: int = getattr(request, "param", 1)
+    return repetition
+
+
+def _load_on(deployment: Deployment, workload: Workload, request: pytest.FixtureRequest) -> Load:
+    """What drives load at ``deployment`` for this test."""
     check_standing(deployment)
     session = started(request.config)
+    settings = session.settings
     price = session.catalog.price_of(deployment.cell.hardware, deployment.cell.platform)
     return Load(
         deployment=deployment,
         workload=workload,
         node_id=cells.node_id_of(request.node),
-        seed=session.settings.seed,
-        workers=session.settings.workers,
+        seed=settings.seed,
+        workers=settings.workers,
         price_per_hour=price.per_gpu * deployment.cell.hardware.count if price is not None else None,
         keep=request.config.stash[RECORDER].keep,
         progress=session.deployments.progress,
+        rules=Rules(Policy(settings.policy), settings.inconclusive, settings.invalid),
     )
+
+
+@pytest.fixture
+def load(deployment: Deployment, workload: Workload, _llmperf_repetition: int, request: pytest.FixtureRequest) -> Load:
+    """Call it to drive load: ``load(poisson("4/s"), "60s")`` returns the measured run."""
+    return _load_on(deployment, workload, request)
+
+
+@pytest.fixture
+def baseline(request: pytest.FixtureRequest) -> BaselineOfTest:
+    """The runs to compare with (``--llmperf-compare``): ``assert baseline.holds(run)``."""
+    return baseline_for(request.node, request.config.stash[RECORDER])
+
+
+def _tell(request: pytest.FixtureRequest) -> Tell:
+    """Puts an experiment's table on the test's report: below a failure, and with ``-rP`` below a pass."""
+    return partial(request.node.add_report_section, "call", "llmperf")
+
+
+@pytest.fixture
+def find_capacity(load: Load, request: pytest.FixtureRequest) -> FindCapacity:
+    """Call it to find the highest rate that meets an SLA: ``find_capacity(sla, "4/s", "64/s")``."""
+    return FindCapacity(load, _tell(request))
+
+
+@pytest.fixture
+def sweep(load: Load, request: pytest.FixtureRequest) -> Sweep:
+    """Call it to load at several points: ``sweep(["4/s", "8/s"], "20s")``."""
+    return Sweep(load, _tell(request))
+
+
+@pytest.fixture
+def compare_variants(cell: Cell, workload: Workload, request: pytest.FixtureRequest) -> Iterator[CompareVariants]:
+    """Call it for an A/B comparison of two variants of the cell: ``compare_variants("default", "fp8")``."""
+    session = started(request.config)
+    comparing = CompareVariants(
+        cell,
+        session.catalog,
+        session.deployments,
+        load_on=lambda deployment: _load_on(deployment, workload, request),
+        default_profile=lambda: cells.profile_of(cells.request_of(request.node), session.catalog, cell.hardware),
+        tell=_tell(request),
+    )
+    yield comparing
+    comparing.close()
 
 
 @pytest.fixture

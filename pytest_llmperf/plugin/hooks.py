@@ -23,7 +23,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Check the options, before anything else is done."""
     config.addinivalue_line(
         "markers",
-        "llmperf(workload=NAME, sla=NAME or {...}, profile=NAME): what is asked of the cell, what must hold, at which load",
+        "llmperf(workload=NAME, sla=NAME or {...}, profile=NAME, tolerance={METRIC: CHANGE}): what is asked of the cell, "
+        "what must hold, at which load, and by how much a metric may be worse than the baseline's",
     )
     try:
         settings_of(config)
@@ -34,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Make the fixtures known, and the places where results gather."""
     from pytest_llmperf.plugin import fixtures
-    from pytest_llmperf.plugin.load import Recorder
+    from pytest_llmperf.plugin.recorder import Recorder
     from pytest_llmperf.plugin.results import COLLECTED, RECORDER, Collected
 
     config = session.config
@@ -46,8 +47,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell each xdist worker how tests are distributed; a worker cannot see it by itself."""
+    """Tell each xdist worker how tests are distributed, and which baseline it is; a worker cannot see it by itself."""
+    from pytest_llmperf.plugin.baseline import chosen_baseline
+
     node.workerinput["llmperf_dist"] = node.config.getoption("dist", "no")
+    node.workerinput["llmperf_baseline"] = chosen_baseline(node.config)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -72,12 +76,15 @@ def pytest_testnodedown(node: Any) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run every test that asks for a ``cell`` once for each cell of the matrix."""
-    from pytest_llmperf.plugin.cells import MATRIX_FIXTURE
+    from pytest_llmperf.plugin.cells import MATRIX_FIXTURE, REPETITION
 
     if MATRIX_FIXTURE in metafunc.fixturenames:
         from pytest_llmperf.plugin.start import cell_parameters
 
         metafunc.parametrize("cell", cell_parameters(metafunc.config), indirect=True, scope="session")
+        repeats = settings_of(metafunc.config).repeat
+        if repeats > 1 and REPETITION in metafunc.fixturenames:
+            metafunc.parametrize(REPETITION, range(1, repeats + 1), indirect=True, ids=lambda n: f"{n}of{repeats}")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -102,6 +109,17 @@ def refuse(config: pytest.Config, items: list[pytest.Item], error: ConfigError) 
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Hold the runs of a test that has passed beside the baseline: a regression fails the test that found it."""
+    yield
+    if "load" in getattr(item, "fixturenames", ()):
+        from pytest_llmperf.plugin.baseline import gate
+        from pytest_llmperf.plugin.results import RECORDER
+
+        gate(item, item.config.stash[RECORDER])
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, None, None]:
     """Take a cell's deployment down as soon as its last test has ended, also where a fixture's teardown fails."""
     from pytest_llmperf.plugin.cells import cell_of
@@ -121,10 +139,11 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Send the test's runs with its report, and say our own errors in our own words."""
     from pytest_llmperf.plugin.allure_bridge import tell_allure
+    from pytest_llmperf.plugin.baseline import GateError
     from pytest_llmperf.plugin.results import RECORDER, attach_runs, runs_to_report
 
     report = yield
-    if call.excinfo is not None and isinstance(call.excinfo.value, LlmperfError):
+    if call.excinfo is not None and isinstance(call.excinfo.value, LlmperfError | GateError):
         report.longrepr = f"{type(call.excinfo.value).__name__}: {call.excinfo.value}"
     runs = runs_to_report(item.config.stash[RECORDER], report)
     attach_runs(report, runs)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 from zlib import crc32
 
 from pytest_llmperf.deploy.base import check_standing
 from pytest_llmperf.errors import ConfigError, LoadError, UnitError, Where
+from pytest_llmperf.judge.policy import Policy, Settled
 from pytest_llmperf.metrics import metric_key
+from pytest_llmperf.plugin.asserted import Rules, asserted
 from pytest_llmperf.units import parse_duration
 
 if TYPE_CHECKING:
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
     from pytest_llmperf.experiment.records import NamedProfile, Workload
     from pytest_llmperf.experiment.sla import Sla
     from pytest_llmperf.judge.verdict import Verdict
+    from pytest_llmperf.load.plan import LoadPlan
     from pytest_llmperf.load.records import LoadResult
-    from pytest_llmperf.measure.run import Run
+    from pytest_llmperf.load.watch import Sighting
+    from pytest_llmperf.measure.run import Run, RunIdentity, Stopped
     from pytest_llmperf.plugin.progress import ProgressLine
     from pytest_llmperf.report.document import RunDocument
 
@@ -45,6 +48,7 @@ class LoadRun:
 
     run: Run
     keep: Keep = field(repr=False)
+    rules: Rules = field(default=Rules(), repr=False)
 
     def __getitem__(self, key: str) -> float:
         """``run["ttft_p99"]``: a metric's value in its base unit (seconds, fraction, 1/s). Raises ``KeyError``."""
@@ -62,22 +66,24 @@ class LoadRun:
 
     def judge(self, sla: Sla) -> Verdict:
         """The verdict of ``sla`` on this run; it is kept with the run. Falsy unless PASS."""
-        from pytest_llmperf.judge.verdict import judge
+        from pytest_llmperf.judge.ruling import judge_run
         from pytest_llmperf.report.document import run_document
 
-        verdict = judge(self.run.metrics, sla, self.run.invalid)
+        verdict = judge_run(self.run, sla.on(self.run.identity.cell), self.rules.policy)
         self.keep(run_document(self.run, verdict))
         return verdict
 
     def meets(self, sla: Sla) -> bool:
-        """True when the verdict is PASS; otherwise raises ``SlaMissError`` with the table of what was missed and by how far."""
+        """True when the verdict is PASS; otherwise raises ``SlaMissError`` with the table of what was missed and by how far.
+
+        What INCONCLUSIVE and INVALID do instead is for ``--llmperf-inconclusive`` and ``--llmperf-invalid`` to say.
+        """
         from pytest_llmperf.report.tables import sla_table
 
         __tracebackhide__ = True
         verdict = self.judge(sla)
-        if not verdict:
-            raise SlaMissError(verdict, sla_table(verdict, self.run.identity.simulated))
-        return True
+        table = sla_table(verdict, self.run.identity.simulated)
+        return asserted(verdict.outcome, self.rules, table, "; ".join(verdict.reasons), SlaMissError(verdict, table))
 
 
 @dataclass(repr=False)
@@ -92,6 +98,7 @@ class Load:
     price_per_hour: float | None
     keep: Keep
     progress: ProgressLine
+    rules: Rules = field(default_factory=Rules)
     runs: int = 0
 
     def __repr__(self) -> str:
@@ -106,10 +113,14 @@ class Load:
         warmup: str | None = None,
         requests: int | None = None,
         seed: int | None = None,
+        until: Sla | None = None,
+        label: str = "",
     ) -> LoadRun:
         """Drive ``profile`` for ``duration`` (``"60s"``; a named profile has its own) or until ``requests`` were made.
 
         ``warmup`` (default: the workload's) is the stretch of the same load before it that primes and is not counted.
+        ``until`` ends the load as soon as the SLA's verdict is settled; the requests in flight are finished and counted.
+        ``label`` names the run among others of its test; a run with a label is part of an experiment and not compared.
         Raises ``ConfigError`` for a duration without a unit or a profile that makes no request. What was measured is kept
         also when the load did not end well; then a lost deployment raises ``DeployError``, a lost worker ``LoadError``, and
         after Ctrl-C ``KeyboardInterrupt`` goes on.
@@ -117,11 +128,15 @@ class Load:
         from pytest_llmperf.experiment.records import NamedProfile
         from pytest_llmperf.load.engine import LoadOptions, run_load
         from pytest_llmperf.load.plan import plan_load
+        from pytest_llmperf.measure.run import RunIdentity
 
-        run_seed = seed if seed is not None else self._next_seed()
+        self.runs += 1
+        run_seed = seed if seed is not None else self.seed_of_run()
         duration_s = _seconds(duration, "duration") if duration is not None else None
+        profile_name = ""
         if isinstance(profile, NamedProfile):
             duration_s = profile.duration if duration_s is None and requests is None else duration_s
+            profile_name = profile.name
             profile = profile.load_profile
         plan = plan_load(
             profile,
@@ -131,9 +146,27 @@ class Load:
             warmup_s=_seconds(warmup, "warmup") if warmup is not None else self.workload.warmup,
             max_requests=requests,
         )
+        stop = _StopWhenSettled(plan, until.on(self.deployment.cell), self.rules.policy) if until is not None else None
         with self.progress.loading(f"{self.deployment.cell.id} {self.workload.name}") as report:
-            result = run_load(plan, self.deployment.endpoint, LoadOptions(workers=self.workers), report)
-        run = self._measured(profile, duration_s or result.window_end_s - result.window_start_s, run_seed, result)
+            options = LoadOptions(workers=self.workers)
+            result = run_load(plan, self.deployment.endpoint, options, report, stop.watch if stop is not None else None)
+        run = self._measured(
+            RunIdentity(
+                run_id=uuid4().hex[:12],
+                cell=self.deployment.cell,
+                workload=self.workload,
+                profile=str(profile),
+                seed=run_seed,
+                node_id=self.node_id,
+                simulated=self.deployment.info.simulated,
+                duration_s=duration_s or result.window_end_s - result.window_start_s,
+                profile_name=profile_name,
+                ordinal=self.runs,
+                label=label,
+            ),
+            result,
+            stop.stopped(result) if stop is not None else None,
+        )
         self._check_end(result)
         return run
 
@@ -145,36 +178,57 @@ class Load:
             raise KeyboardInterrupt
         check_standing(self.deployment)
 
-    def _next_seed(self) -> int:
-        # Stable from session to session, and different for every load, so that two runs never share their arrivals.
-        self.runs += 1
+    def seed_of_run(self) -> int:
+        """The seed of the load that is the test's ``runs``-th: the same in every session, and another for every load, so that
+        two runs never share their arrivals."""
         return crc32(f"{self.seed}:{self.node_id}:{self.runs}".encode())
 
-    def _measured(self, profile: LoadProfile, duration_s: float, seed: int, result: LoadResult) -> LoadRun:
+    def _measured(self, identity: RunIdentity, result: LoadResult, stopped: Stopped | None) -> LoadRun:
         from pytest_llmperf.measure.compute import measure
-        from pytest_llmperf.measure.run import Run, RunIdentity
+        from pytest_llmperf.measure.run import Run
+        from pytest_llmperf.measure.steady import steadiness
         from pytest_llmperf.measure.trust import TrustLimits, distrust
         from pytest_llmperf.report.document import run_document
 
-        identity = RunIdentity(
-            run_id=uuid4().hex[:12],
-            cell=self.deployment.cell,
-            workload=self.workload,
-            profile=str(profile),
-            seed=seed,
-            node_id=self.node_id,
-            simulated=self.deployment.info.simulated,
-            duration_s=duration_s,
-        )
+        steady = steadiness(result)
         run = Run(
             identity=identity,
             deployment=self.deployment.info,
             result=result,
-            metrics=measure(result, price_per_hour=self.price_per_hour),
+            metrics=measure(result, price_per_hour=self.price_per_hour, extra_warmup_s=steady.extra_warmup_s),
             invalid=distrust(result.health, TrustLimits()),
+            steadiness=steady,
+            stopped=stopped,
         )
         self.keep(run_document(run, None))
-        return LoadRun(run, self.keep)
+        return LoadRun(run, self.keep, self.rules)
+
+
+class _StopWhenSettled:
+    """Watches one load and ends it once the SLA's verdict is settled."""
+
+    def __init__(self, plan: LoadPlan, sla: Sla, policy: Policy) -> None:
+        from pytest_llmperf.judge.until import Until
+
+        self._window_start_s = plan.window_start_s
+        self._until = Until(sla, policy, plan)
+        self._settled: Settled | None = None
+
+    def watch(self, seen: Sighting) -> bool:
+        """Whether to end the load."""
+        from pytest_llmperf.measure.observations import sighted
+
+        self._settled = self._until.look(sighted(seen, self._window_start_s))
+        return self._settled is not None
+
+    def stopped(self, result: LoadResult) -> Stopped | None:
+        """What ended the load, where it was this."""
+        from pytest_llmperf.measure.run import Stopped
+
+        if self._settled is None or result.stopped_s is None:
+            return None
+        saved_s = result.planned_end_s - result.window_end_s if result.planned_end_s is not None else 0.0
+        return Stopped(self._settled.reason, self._settled.outcome.value, result.stopped_s, saved_s)
 
 
 def _seconds(text: str, name: str) -> float:
@@ -182,24 +236,3 @@ def _seconds(text: str, name: str) -> float:
         return parse_duration(text)
     except UnitError as error:
         raise ConfigError(str(error), where=Where(key=f"load(…, {name}=)")) from None
-
-
-@dataclass
-class Recorder:
-    """The runs of the test that is being run, newest state of each, on disk the moment it changes."""
-
-    storage: Path
-    runs: dict[str, RunDocument] = field(default_factory=dict)
-
-    def keep(self, document: RunDocument) -> None:
-        """Write the run to the storage and remember it. Raises ``LlmperfError`` when the disk refuses."""
-        from pytest_llmperf.report.storage import write_run
-
-        self.runs[document.run_id] = document
-        write_run(self.storage, document)
-
-    def drain(self) -> Sequence[RunDocument]:
-        """The runs since the last call."""
-        runs = list(self.runs.values())
-        self.runs.clear()
-        return runs

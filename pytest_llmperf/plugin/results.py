@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,11 @@ import pytest
 
 from pytest_llmperf.errors import LlmperfError
 from pytest_llmperf.plugin.allure_bridge import write_environment
-from pytest_llmperf.plugin.load import Recorder
 from pytest_llmperf.plugin.options import Settings, settings_of
+from pytest_llmperf.plugin.recorder import Recorder
 
 if TYPE_CHECKING:
-    from pytest_llmperf.report.document import RunDocument
+    from pytest_llmperf.report.document import RunDocument, SessionDocument
 
 RECORDER = pytest.StashKey[Recorder]()
 ATTRIBUTE = "llmperf_runs"
@@ -38,10 +38,16 @@ class Collected:
     """The runs that reports have brought to the controller, in order of arrival."""
 
     documents: list[dict[str, Any]] = field(default_factory=list)
+    failed: set[str] = field(default_factory=set)
+    """Node ids of tests of which any phase failed: their runs are no baseline."""
+    saved: list[str] = field(default_factory=list)
+    """What to say of the baseline that was saved, or was not."""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Remember the runs a report carries, if any: a hook, called in the controller also under xdist."""
         self.documents.extend(getattr(report, ATTRIBUTE, ()))
+        if report.failed:
+            self.failed.add(report.nodeid)
 
     def runs(self) -> list[RunDocument]:
         """The runs as documents."""
@@ -77,6 +83,7 @@ def write_session_files(config: pytest.Config, settings: Settings, runs: list[Ru
     """The files that speak of the whole session. Raises ``LlmperfError`` when the disk refuses."""
     if not runs and settings.json is None:
         return
+    from pytest_llmperf.report.commit import commit_of
     from pytest_llmperf.report.document import session_document, to_json
     from pytest_llmperf.report.storage import write_atomically
 
@@ -86,7 +93,29 @@ def write_session_files(config: pytest.Config, settings: Settings, runs: list[Ru
         arguments=[str(argument) for argument in config.invocation_params.args],
         target=settings.target,
         simulated=settings.target == "sim" or any(run.simulated for run in runs),
+        commit=commit_of(config.rootpath),
     )
+    if settings.save is not None or settings.autosave:
+        config.stash[COLLECTED].saved = list(_save_baseline(document, settings, config.stash[COLLECTED].failed))
     if settings.json is not None:
         write_atomically(settings.json, to_json(document))
     write_environment(config, document)
+
+
+def _save_baseline(document: SessionDocument, settings: Settings, failed: set[str]) -> Iterator[str]:
+    """Save the session's runs that may be in a baseline, and say which may not and why. Raises ``LlmperfError``."""
+    from pytest_llmperf.report.commit import Commit
+    from pytest_llmperf.report.saved import autosave_name, eligible, save_session
+
+    flaws = {run.run_id: why for run in document.runs if (why := eligible(run, failed)) is not None}
+    kept = tuple(run for run in document.runs if run.run_id not in flaws)
+    if kept:
+        commit = Commit(document.commit, document.dirty) if document.commit is not None else None
+        name = settings.save or autosave_name(commit, time())
+        saved = save_session(settings.storage, name, document.model_copy(update={"runs": kept}))
+        yield f"saved as baseline {saved.label}: {len(kept)} of {len(document.runs)} runs"
+    else:
+        yield f"no baseline is saved: none of {len(document.runs)} runs may be in one"
+    for run in document.runs:
+        if run.run_id in flaws:
+            yield f"  left out {run.node_id}{f' {run.label}' if run.label else ''}: {flaws[run.run_id]}"

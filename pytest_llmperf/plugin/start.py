@@ -10,6 +10,7 @@ import pytest
 
 from pytest_llmperf.errors import ConfigError, Where, nearest
 from pytest_llmperf.plugin import cells
+from pytest_llmperf.plugin.baseline import check_baseline
 from pytest_llmperf.plugin.options import Settings, settings_of
 from pytest_llmperf.plugin.progress import progress_line
 from pytest_llmperf.plugin.session import STASH, LlmperfSession, start_session
@@ -46,6 +47,7 @@ def prepare(config: pytest.Config, items: list[pytest.Item]) -> None:
     if (session := config.stash.get(STASH, None)) is None:
         return
     cells.check_requests(items, session.catalog, session.settings.sla)
+    check_baseline(config, session, items)
     _check_one_cell(items, session.settings)
     _check_distribution(config)
     items[:] = cells.grouped_by_cell(items)

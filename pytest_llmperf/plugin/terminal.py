@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_llmperf.plugin.options import Settings, settings_of
 from pytest_llmperf.plugin.results import COLLECTED, TROUBLE
 from pytest_llmperf.plugin.start import nothing_selected
+from pytest_llmperf.units import format_duration
+
+if TYPE_CHECKING:
+    from pytest_llmperf.report.document import RunDocument
 
 
 def summary_lines(config: pytest.Config, exitstatus: int, width: int) -> Iterator[str]:
@@ -31,9 +38,37 @@ def summary_lines(config: pytest.Config, exitstatus: int, width: int) -> Iterato
             columns=(*DEFAULT_KEYS, *settings.columns),
         )
         yield from render_text(table, width).splitlines()
+        yield from _stops(runs)
+        yield from _comparisons(runs, width)
+        yield from config.stash[COLLECTED].saved
         yield from _places(config, settings)
     if trouble is not None:
         yield f"llmperf: {trouble}"
+
+
+def _stops(runs: Sequence[RunDocument]) -> Iterator[str]:
+    """What ending loads early has saved."""
+    stopped = [run.stopped for run in runs if run.stopped is not None]
+    if stopped:
+        saved = format_duration(sum(stop.saved_s for stop in stopped))
+        yield f"{len(stopped)} of {len(runs)} loads ended early, their verdict settled: {saved} of load saved"
+
+
+def _comparisons(runs: Sequence[RunDocument], width: int) -> Iterator[str]:
+    """How the runs stand beside the baseline: how many of which verdict, and what regressed or could not be compared."""
+    compared = [(run, run.comparison) for run in runs if run.comparison is not None]
+    if not compared:
+        return
+    from pytest_llmperf.report.comparison_table import change_text
+
+    counts = Counter(part.verdict for _, part in compared)
+    yield f"beside baseline {compared[0][1].baseline}: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())
+    for run, part in compared:
+        what = [f"{change.title} {change_text(change)}" for change in part.changes if change.verdict == "regressed"]
+        if part.verdict == "incomparable":
+            what = [f"incomparable: {part.note or '; '.join(f'{k}: {v}' for k, v in part.differences.items())}"]
+        if what:
+            yield from textwrap.wrap(f"{run.node_id}: {', '.join(what)}", width, initial_indent="  ", subsequent_indent="    ")
 
 
 def _places(config: pytest.Config, settings: Settings) -> Iterator[str]:

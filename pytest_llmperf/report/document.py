@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
+from pytest_llmperf.judge.fingerprint import context, fingerprint
+from pytest_llmperf.judge.text import required_in_full
 from pytest_llmperf.judge.verdict import request_limits
 from pytest_llmperf.measure.compute import standard_keys
 from pytest_llmperf.report.redact import without_secrets
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from pytest_llmperf.load.records import ClientHealth, WorkerHealth
     from pytest_llmperf.measure.run import Estimate, Run
     from pytest_llmperf.metrics import MetricKey
+    from pytest_llmperf.report.commit import Commit
 
 __all__ = [
     "DeploymentErrorPart",
@@ -104,6 +107,10 @@ def run_document(
         errors=run.metrics.errors,
         metrics=_metrics(run, verdict, keys),
         client=_client(run.result.health, run.invalid),
+        profile_name=identity.profile_name,
+        fingerprint=fingerprint(identity.cell, identity.workload, identity.profile, run.deployment.target, identity.simulated),
+        context=context(identity.cell, run.deployment),
+        ordinal=identity.ordinal,
         label=identity.label,
         steadiness=SteadinessPart(**asdict(run.steadiness)),
         stopped=StoppedPart(**asdict(run.stopped)) if run.stopped is not None else None,
@@ -123,6 +130,7 @@ def session_document(
     target: str,
     simulated: bool,
     deployment_errors: Sequence[DeploymentErrorPart] = (),
+    commit: Commit | None = None,
 ) -> SessionDocument:
     """The document of a session. ``created``: seconds since the epoch. Secrets in ``arguments`` are masked."""
     return SessionDocument(
@@ -130,6 +138,8 @@ def session_document(
         arguments=without_secrets(arguments),
         target=target,
         simulated=simulated,
+        commit=commit.hash if commit is not None else None,
+        dirty=commit is not None and commit.dirty,
         runs=tuple(runs),
         deployment_errors=tuple(deployment_errors),
     )
@@ -251,6 +261,8 @@ def _worker(health: WorkerHealth) -> WorkerPart:
 def _sla(verdict: Verdict) -> SlaPart:
     return SlaPart(
         name=verdict.sla_name,
+        policy=verdict.policy.value,
+        gate=verdict.gate,
         outcome=verdict.outcome.value,
         reasons=verdict.reasons,
         checks=tuple(_check(check) for check in verdict.checks),
@@ -263,7 +275,7 @@ def _check(check: Check) -> CheckPart:
         metric=key.name,
         title=key.title,
         unit=key.metric.unit.value,
-        required=check.threshold.required,
+        required=required_in_full(check.threshold),
         comparator=check.threshold.comparator,
         limit=check.threshold.limit,
         measured=_finite(estimate.value),
@@ -273,6 +285,7 @@ def _check(check: Check) -> CheckPart:
         samples=estimate.samples,
         margin=_finite(check.margin),
         outcome=check.outcome.value,
+        grade=check.grade,
         note=check.note,
     )
 

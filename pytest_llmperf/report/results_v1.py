@@ -182,7 +182,11 @@ class StoppedPart(Part):
 
 
 class ChangePart(Part):
-    """One metric beside the baseline's. ``ratio`` is measured / baseline, with a 95 % interval where one is known."""
+    """One metric beside the baseline's; ``ratio`` is measured / baseline.
+
+    ``low`` and ``high`` bound what ``scale`` names: the ratio, or the difference (measured - baseline, in the unit). They are a
+    90 % interval, each end of which holds with 95 %; null: no bound is known there.
+    """
 
     metric: str
     title: str
@@ -190,7 +194,10 @@ class ChangePart(Part):
     higher_is_better: bool
     measured: float | None
     baseline: float | None
+    unbounded: tuple[Literal["measured", "baseline"], ...] = ()
+    """Which of the two is null because it is +infinity: so many requests failed."""
     ratio: float | None
+    scale: Literal["ratio", "difference"] = "ratio"
     low: float | None
     high: float | None
     tolerance: str
@@ -200,13 +207,21 @@ class ChangePart(Part):
 
 
 class ComparisonPart(Part):
-    """The run beside the baseline's runs of the same test. ``differences``: what may differ and does, as ``was -> is``."""
+    """The run, and the repetitions of it before, beside the baseline's runs of the same test.
+
+    ``runs`` are the baseline's, by their ids. ``verdict`` is the worst of the gated metrics, where none is gated of those that
+    are by default. ``differences``: what may differ and does, as ``was -> is``; where the verdict is ``incomparable``, what must
+    not. ``note``: why nothing was compared, or what was assumed.
+    """
 
     baseline: str
     runs: tuple[str, ...]
+    repeats: int = 1
+    """How many runs of this session were held against them."""
     verdict: ChangeName
     changes: tuple[ChangePart, ...]
     differences: dict[str, str]
+    note: str = ""
 
 
 class RunDocument(Part):
@@ -227,6 +242,10 @@ class RunDocument(Part):
     errors: dict[str, int]
     metrics: dict[str, MetricPart]
     client: ClientPart
+    profile_name: str = ""
+    """The catalog's name of the profile, where it has one."""
+    ordinal: int = 1
+    """Which of its test's runs it is, from 1."""
     label: str = ""
     """Which part of an experiment of several runs it is; empty for a run that stands alone."""
     steadiness: SteadinessPart | None = None
@@ -267,5 +286,9 @@ class SessionDocument(Part):
     arguments: tuple[str, ...]
     target: str
     simulated: bool
+    commit: str | None = None
+    """The full hash of what was checked out in pytest's rootdir; null without git or a repository."""
+    dirty: bool = False
+    """Whether tracked files differed from the commit."""
     runs: tuple[RunDocument, ...]
     deployment_errors: tuple[DeploymentErrorPart, ...] = ()

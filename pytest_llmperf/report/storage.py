@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from pytest_llmperf.report.document import RunDocument
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*", re.ASCII)
+_NUMBERED = re.compile(r"(\d+)_(.+)\.json")
 
 
 def run_directory(storage: Path, run_id: str) -> Path:
@@ -36,32 +39,104 @@ def write_atomically(path: Path, text: str) -> None:
 
     Raises ``LlmperfError`` naming the path; what was there before is then still there.
     """
-    try:
+    with _refusal_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, text.encode())
+        with _complete(path.parent, path.name, text.encode()) as temporary:
+            os.replace(temporary, path)
+        _sync_directory(path.parent)
+
+
+def write_numbered(directory: Path, name: str, text: str) -> tuple[int, Path]:
+    """Write ``directory/0001_NAME.json`` under a number that no other file there has; return the number and the path.
+
+    The number is higher than all that are there. Nothing is ever replaced, and of processes that write at once each gets a
+    number of its own. As whole and as durable as ``write_atomically``. Raises ``LlmperfError`` naming the file or directory.
+    """
+    with _refusal_named(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        # The file is complete before the number is taken, so that a full disk or a crash in between takes none.
+        with _complete(directory, name, text.encode()) as temporary, _next_number(directory) as number:
+            path = directory / f"{number:04d}_{name}.json"
+            os.rename(temporary, path)
+        _sync_directory(directory)
+    return number, path
+
+
+def numbered_files(directory: Path) -> list[tuple[int, str, Path]]:
+    """The number, name and path of what ``write_numbered`` wrote, lowest number first; empty where the directory is missing.
+
+    Raises ``LlmperfError`` when the directory cannot be read.
+    """
+    try:
+        paths = [path for path in directory.iterdir() if _NUMBERED.fullmatch(path.name)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise LlmperfError(f"cannot be read: {error.strerror or error}", where=Where(file=str(directory))) from error
+    return sorted(_number_and_name(path) for path in paths)
+
+
+def _number_and_name(path: Path) -> tuple[int, str, Path]:
+    number, _, name = path.name.removesuffix(".json").partition("_")
+    return int(number), name, path
+
+
+@contextmanager
+def _next_number(directory: Path) -> Iterator[int]:
+    """A number that no file has, and that no other process is given until the block ends.
+
+    An empty file ``.0001`` holds the number meanwhile: creating it exclusively is atomic on every file system, with or without
+    hard links. One that a crash left behind costs its number and nothing else.
+    """
+    number, claim = _claimed(directory)
+    try:
+        yield number
+    finally:
+        claim.unlink()
+
+
+def _claimed(directory: Path) -> tuple[int, Path]:
+    number = max((taken for taken, _, _ in numbered_files(directory)), default=0)
+    while True:
+        number += 1
+        claim = directory / f".{number:04d}"
+        try:
+            os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        except FileExistsError:
+            continue
+        # Whoever held the number before may have used it and let go between our looking and our taking.
+        if all(taken != number for taken, _, _ in numbered_files(directory)):
+            return number, claim
+        claim.unlink()
+
+
+@contextmanager
+def _refusal_named(place: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         reason = error.strerror or str(error)
         raise LlmperfError(
             f"cannot write the results: {reason}",
-            where=Where(file=str(path)),
+            where=Where(file=str(place)),
             hint="Free space there, or choose another place (--llmperf-storage, --llmperf-json).",
         ) from error
 
 
-def _replace(path: Path, content: bytes) -> None:
+@contextmanager
+def _complete(directory: Path, name: str, content: bytes) -> Iterator[Path]:
+    """A whole and durable file under a passing name, to be renamed within the block; it is gone when it was not."""
     # In the same directory: a rename across file systems is no longer atomic.
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=directory)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fchmod(file.fileno(), 0o644)  # mkstemp's 0600 would hide results from a CI's collecting step
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    _sync_directory(path.parent)
+        yield Path(temporary)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
 
 
 def _sync_directory(directory: Path) -> None:

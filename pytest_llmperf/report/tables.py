@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Literal
 
-from pytest_llmperf.judge.text import shown, shown_interval
+from pytest_llmperf.judge.text import request_terms, shown, shown_interval
+from pytest_llmperf.judge.verdict import reason_of
 from pytest_llmperf.metrics import MetricKey, metric_key
 from pytest_llmperf.report.columns import Column, summary_columns
 from pytest_llmperf.report.rows import RowGroup, row_groups
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
+    from pytest_llmperf.experiment.sla import Grade
     from pytest_llmperf.judge.verdict import Check, Verdict
     from pytest_llmperf.report.results_v1 import RunDocument
 
@@ -30,29 +32,50 @@ DEFAULT_KEYS: tuple[MetricKey, ...] = (
 
 SIMULATED = "SIMULATED"
 _SLA_WIDTH = 80
+_SLA_HEADING = ("metric", "required", "measured", "95 % interval", "verdict", "how far")
 _LABEL_MIN = 12
 _INDENT = 1
 _STYLES = {"PASS": "green", "FAIL": "bold red", "INCONCLUSIVE": "yellow", "INVALID": "bold magenta"}
 
 
 def sla_table(verdict: Verdict, simulated: bool) -> str:
-    """A verdict as plain text of at most 80 columns: a line a threshold, and under them why it is no PASS."""
+    """A verdict as plain text of at most 80 columns: a line a threshold, and under them why it is no PASS.
+
+    A graded limit's verdict is followed by the measured value's grade; where the lines have no room for it, it stands under them.
+    """
     mark = f" ({SIMULATED}: no real server was measured)" if simulated else ""
-    heading = ("metric", "required", "measured", "95 % interval", "verdict", "how far")
-    lines = textwrap.wrap(f"SLA {verdict.sla_name}: {verdict.outcome}{mark}", _SLA_WIDTH)
-    lines += _aligned([heading, *(_check_row(check) for check in verdict.checks)], right={2})
-    for remark in _remarks(verdict):
+    lines = textwrap.wrap(f"SLA {verdict.sla_name}{_terms(verdict)}: {verdict.outcome}{mark}", _SLA_WIDTH)
+    rows = _aligned([_SLA_HEADING, *(_check_row(check, check.grade) for check in verdict.checks)], right={2})
+    remarks = _remarks(verdict)
+    if max(map(len, rows)) > _SLA_WIDTH:
+        rows = _aligned([_SLA_HEADING, *(_check_row(check, None) for check in verdict.checks)], right={2})
+        remarks = [*(f"{check.threshold.key.title} is {check.grade}" for check in verdict.checks if check.grade), *remarks]
+    lines += rows
+    for remark in remarks:
         lines += textwrap.wrap(remark, _SLA_WIDTH, initial_indent="- ", subsequent_indent="  ")
     return "\n".join(lines)
 
 
+def _terms(verdict: Verdict) -> str:
+    """How the verdict was reached, where that is not as always."""
+    graded = any(check.threshold.grades is not None for check in verdict.checks)
+    terms = [f"at {verdict.gate}"] if graded and verdict.gate != "target" else []
+    terms += [verdict.policy.value] if verdict.policy != "measured" else []
+    return f" ({', '.join(terms)})" if terms else ""
+
+
 def _remarks(verdict: Verdict) -> list[str]:
     """What the rows of the table do not say by themselves."""
-    notes = [f"{check.threshold.key.title}: {check.note}" for check in verdict.checks if check.note]
-    return [*verdict.reasons, *notes] if verdict.outcome == "INVALID" else notes
+    told = {reason_of(check) for check in verdict.checks}
+    terms = [(check.threshold.key.title, request_terms(check.threshold)) for check in verdict.checks]
+    return [
+        *(reason for reason in verdict.reasons if reason not in told),
+        *(f"{check.threshold.key.title}: {check.note}" for check in verdict.checks if check.note),
+        *(f"{title}: the share of requests with {limits}" for title, limits in terms if limits),
+    ]
 
 
-def _check_row(check: Check) -> tuple[str, ...]:
+def _check_row(check: Check, grade: Grade | None) -> tuple[str, ...]:
     threshold, estimate = check.threshold, check.estimate
     metric = threshold.key.metric
     return (
@@ -60,7 +83,7 @@ def _check_row(check: Check) -> tuple[str, ...]:
         threshold.required,
         shown(metric, estimate.value),
         shown_interval(metric, estimate.low, estimate.high),
-        check.outcome.value,
+        f"{check.outcome.value} ({grade})" if grade else check.outcome.value,
         how_far(check),
     )
 

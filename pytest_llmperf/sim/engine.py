@@ -46,6 +46,7 @@ class Engine:
         self.stats = EngineStats()
         self._random = random.Random(spec.seed if seed is None else seed)
         self._noise = spec.step_noise_fraction
+        self._slowdown = spec.slowdown
         self._block_size = self.config.block_size
         self._waiting: deque[Request] = deque()
         self._running: dict[int, Request] = {}
@@ -158,6 +159,7 @@ class Engine:
                 n_prefills=len(prompts),
             )
             duration = self.step_time.step_s(load)
+        duration *= self._slowdown
         return duration * max(0.2, 1.0 + self._noise * self._random.gauss(0.0, 1.0)) if self._noise else duration
 
     def _allocate_for_decodes(self, preempted: list[Request]) -> None:

@@ -262,8 +262,13 @@ class SimSpec:
     """HTTP, tokenisation and process hops before the engine sees a request."""
     step_noise_fraction: float = 0.0
     """Relative standard deviation of a step's duration."""
+    slowdown: float = 1.0
+    """A factor on every step's duration: an engine that does the same with the same arguments, but slower."""
     natural_output_tokens: int = 200
     """Median length of an answer that may end by itself (without ``ignore_eos``)."""
+
+    def __post_init__(self) -> None:
+        _positive(self.slowdown, "slowdown")
 
     @property
     def model_id(self) -> str:

@@ -11,6 +11,7 @@ from pytest_llmperf.deploy.simspec import sim_spec
 from pytest_llmperf.errors import ConfigError
 from pytest_llmperf.experiment.fit import fits
 from pytest_llmperf.experiment.records import Cell, Model, Precision, Variant
+from pytest_llmperf.sim.engine import Engine
 from pytest_llmperf.sim.spec import DEFAULT_LIMITS, EngineArgs, SimSpec
 from pytest_llmperf.sim.steptime import StepTimeModel
 from tests.unit.sim.cells import CATALOG, EngineArg, cell
@@ -169,3 +170,31 @@ def test_the_context_is_the_longest_that_finds_room() -> None:
     assert sim_spec(cell()).engine.max_model_len == 131_072
     assert sim_spec(cell("l4")).engine.max_model_len == 16_384
     assert sim_spec(cell(max_model_len=4096)).engine.max_model_len == 4096
+
+
+def test_a_slowed_variant_differs_in_nothing_but_its_step_times() -> None:
+    slowed = replace(cell(), variant=Variant("default", env={"LLMPERF_SIM_SLOWDOWN": "1.3", "VLLM_LOGGING_LEVEL": "DEBUG"}))
+    spec = sim_spec(slowed)
+    assert spec == replace(sim_spec(cell()), slowdown=1.3)
+    assert SimSpec.from_json(spec.to_json()) == spec
+    engines = Engine(spec), Engine(sim_spec(cell()))
+    for engine in engines:
+        engine.add_request(0, 512, 1, 0.0)
+    slowed_step, plain_step = (engine.step(0.0) for engine in engines)
+    assert slowed_step is not None
+    assert plain_step is not None
+    assert slowed_step.end_s == pytest.approx(1.3 * plain_step.end_s)
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ({"LLMPERF_SIM_SLOWDOWN": "slow"}, r"variant v\.env\.LLMPERF_SIM_SLOWDOWN: needs a number of more than 0, not 'slow'"),
+        ({"LLMPERF_SIM_SLOWDOWN": "0"}, "needs a number of more than 0, not '0'"),
+        ({"LLMPERF_SIM_SLOWDOWN": "inf"}, "needs a number of more than 0, not 'inf'"),
+        ({"LLMPERF_SIM_SLOWDWON": "1.3"}, r"unknown variable 'LLMPERF_SIM_SLOWDWON'\n.*Did you mean 'LLMPERF_SIM_SLOWDOWN'"),
+    ],
+)
+def test_a_slowdown_that_cannot_be_is_refused(env: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        sim_spec(replace(cell(), variant=Variant("v", env=env)))

@@ -26,7 +26,7 @@ from pytest_llmperf.experiment.profile import (
         (constant("4/s"), Constant(4.0), "constant 4/s", True),
         (poisson("240/min"), Poisson(4.0), "poisson 4/s", True),
         (concurrency(8), Concurrency(8), "concurrency 8", False),
-        (concurrency(8, "500ms"), Concurrency(8, 0.5), "concurrency 8", False),
+        (concurrency(8, "500ms"), Concurrency(8, 0.5), "concurrency 8, think time 500ms", False),
     ],
 )
 def test_profiles(profile: LoadProfile, record: LoadProfile, shown: str, is_open: bool) -> None:

@@ -12,9 +12,10 @@ from pytest_llmperf.experiment.sla import Sla, Threshold, parse_sla
 from pytest_llmperf.judge.verdict import Check, Outcome, Verdict, judge, request_limits, samples_needed
 from pytest_llmperf.load.records import Outcome as Ended
 from pytest_llmperf.measure.compute import Metrics, measure
+from pytest_llmperf.measure.latencies import PER_REQUEST
 from pytest_llmperf.measure.run import Estimate
 from pytest_llmperf.measure.trust import ClientDelay
-from pytest_llmperf.metrics import metric_key
+from pytest_llmperf.metrics import METRICS, metric_key
 from tests.unit.measure.logs import Asked, failed, result_of, streamed
 
 
@@ -205,7 +206,25 @@ def test_goodput_is_held_against_the_limits_of_the_same_sla() -> None:
     assert good.outcome is Outcome.PASS
     assert good.estimate.value == pytest.approx(0.9)
     assert judge(metrics, sla({**document, "goodput": "91%"})).checks[1].outcome is Outcome.FAIL
-    assert "limits no latency" in only(judge(metrics, sla({"goodput": "90%"}))).note
+    bare = Sla("chat", (Threshold(metric_key("goodput"), ">=", 0.9),))
+    assert "limits no latency" in only(judge(metrics, bare)).note
+
+
+def test_goodput_with_limits_of_its_own_is_held_against_those() -> None:
+    metrics = answered(100, slow=10)  # 2 s to the first token, else 0.1 s
+    document: dict[str, object] = {"ttft": {"p50": "3s"}, "goodput": {"min": "95%", "within": {"ttft": "1s", "e2e": "20s"}}}
+    strict = judge(metrics, sla(document)).checks[1]
+    assert strict.estimate.value == pytest.approx(0.9)
+    assert strict.outcome is Outcome.FAIL
+    # By the SLA's other line, TTFT p50 <= 3s, every request is good.
+    assert judge(metrics, sla({**document, "goodput": "95%"})).checks[1].outcome is Outcome.PASS
+    without = sla({"goodput": {"min": "90%", "within": {"ttft": "1s"}}})
+    assert judge(metrics, without).outcome is Outcome.PASS
+    assert request_limits(sla(document).thresholds) == {"ttft": 1.0, "e2e": 20.0}
+
+
+def test_the_registry_and_the_measurement_agree_on_what_a_request_has() -> None:
+    assert tuple(metric.name for metric in METRICS.values() if metric.per_request) == PER_REQUEST
 
 
 def test_a_request_may_take_what_the_highest_quantile_allows() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,3 +54,17 @@ def running_server(*arguments: str) -> Iterator[PacedServer]:
 def server() -> Iterator[PacedServer]:
     with running_server() as running:
         yield running
+
+
+@pytest.fixture
+def capture() -> Callable[[str], bytes]:
+    """Reads a file captured from vLLM 0.32; skips where the captures are not at hand."""
+    shared = os.environ.get("LLMPERF_SHARED")
+    folder = (Path(shared) if shared else Path(__file__).resolve().parents[4] / "shared") / "wire" / "vllm-0.32"
+
+    def read(name: str) -> bytes:
+        if not folder.is_dir():
+            pytest.skip("no captures of a real vLLM here; LLMPERF_SHARED names the folder that holds wire/")
+        return (folder / name).read_bytes()
+
+    return read

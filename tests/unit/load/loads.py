@@ -10,6 +10,7 @@ from pytest_llmperf.experiment.records import Lengths, Workload
 from pytest_llmperf.load.engine import LoadOptions, run_load
 from pytest_llmperf.load.plan import plan_load
 from pytest_llmperf.load.records import LoadResult, Outcome
+from pytest_llmperf.load.watch import Watch
 
 WORKLOAD = Workload("w", "W", Lengths(12), Lengths(6), timeout=20.0)
 
@@ -29,12 +30,13 @@ def run(
     max_requests: int | None = None,
     seed: int = 1,
     options: LoadOptions | None = None,
+    watch: Watch | None = None,
 ) -> LoadResult:
     """Run a load; without a profile: two users, four requests."""
     if profile is None:
         profile, max_requests = Concurrency(2), max_requests or 4
     plan = plan_load(profile, asked, duration_s, seed=seed, warmup_s=warmup_s, max_requests=max_requests)
-    return run_load(plan, endpoint, options or LoadOptions())
+    return run_load(plan, endpoint, options or LoadOptions(), watch=watch)
 
 
 def outcomes(result: LoadResult) -> dict[Outcome, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,42 +17,7 @@ from pytest_llmperf.load.records import Outcome
 from pytest_llmperf.load.sse import events
 from pytest_llmperf.load.template import learn
 from pytest_llmperf.load.tokens import Chunk, credit_tokens
-
-Api = Literal["completions", "chat"]
-
-
-def event(choice: dict[str, Any] | None, usage: dict[str, int] | None = None, **spacing: Any) -> bytes:
-    document: dict[str, Any] = {"id": "cmpl-8dce", "object": "text_completion", "created": 1795215010, "model": "tiny"}
-    document["choices"] = [choice] if choice is not None else []
-    if usage is not None:
-        document["usage"] = usage
-    return b"data: " + json.dumps(document, **spacing).encode() + b"\n\n"
-
-
-def text(value: str, finish: str | None = None, **more: Any) -> bytes:
-    return event({"index": 0, "text": value, "logprobs": None, "finish_reason": finish, "stop_reason": None}, **more)
-
-
-def delta(value: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
-    return event({"index": 0, "delta": value, "logprobs": None, "finish_reason": finish}, **more)
-
-
-def usage(completion: int, prompt: int = 8) -> bytes:
-    return event(None, {"prompt_tokens": prompt, "total_tokens": prompt + completion, "completion_tokens": completion})
-
-
-DONE = b"data: [DONE]\n\n"
-
-# As vLLM 0.32 answers a completion of six tokens, empty texts among them, and a chat of three.
-COMPLETION = [text(""), text("THOD"), text(""), text("\u0001"), text(""), text("", "length"), usage(6), DONE]
-CHAT = [
-    delta({"role": "assistant", "content": ""}),
-    delta({"content": "@"}),
-    delta({"content": " harm"}),
-    delta({"content": " dra"}, "length"),
-    usage(3, 13),
-    DONE,
-]
+from tests.unit.load.streams import CHAT, COMPLETION, DONE, Api, delta, text, usage
 
 
 def read(parts: list[bytes], api: Api = "completions", end: WireEnd = WireEnd.COMPLETE, status: int = 200) -> Response:

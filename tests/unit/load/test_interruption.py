@@ -23,10 +23,10 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds processes
 
 
 @contextmanager
-def load_under_way(server: PacedServer, workers: int) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+def load_under_way(server: PacedServer, workers: int, *more: str) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     """A load in a process group of its own, some of its requests answered; and its workers' process ids."""
     script = Path(__file__).with_name("interruptible.py")
-    command = [sys.executable, str(script), str(server.port), str(workers)]
+    command = [sys.executable, str(script), str(server.port), str(workers), *more]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
     assert process.stdout is not None
     try:
@@ -72,6 +72,20 @@ def test_ctrl_c_keeps_what_was_measured(server: PacedServer, workers: int) -> No
     # Every arrival due until then has its record, at the pace of 40 a second.
     assert np.allclose(result["scheduled"], np.arange(len(result["scheduled"])) / 40)
     assert max(result["scheduled"]) <= result["window_end"] < 30
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_while_what_is_in_flight_at_an_early_end_is_awaited(server: PacedServer, workers: int) -> None:
+    with load_under_way(server, workers, "enough") as (process, pids):
+        os.killpg(process.pid, signal.SIGINT)
+        result = result_of(process)
+        assert all(ends(pid) for pid in pids)
+    assert result["interrupted"]
+    assert set(result["outcomes"]) == {Outcome.CANCELLED}
+    # The window is the one that had ended before.
+    assert result["window_end"] == result["stopped"] < 5
+    assert np.allclose(result["scheduled"], np.arange(len(result["scheduled"])) / 40)
+    assert result["window_end"] - 1 / 40 <= max(result["scheduled"]) < result["window_end"]
 
 
 def test_a_lost_worker_interrupts_the_load(server: PacedServer) -> None:

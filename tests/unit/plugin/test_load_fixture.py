@@ -17,8 +17,9 @@ from pytest_llmperf.experiment.catalog import builtin_directory, load_catalog
 from pytest_llmperf.experiment.matrix import expand
 from pytest_llmperf.experiment.profile import constant
 from pytest_llmperf.load.options import LoadProgress
-from pytest_llmperf.plugin.load import Load, Recorder
+from pytest_llmperf.plugin.load import Load
 from pytest_llmperf.plugin.progress import ProgressLine
+from pytest_llmperf.plugin.recorder import Recorder
 
 CATALOG = load_catalog([builtin_directory()])
 CELL = expand(CATALOG.matrix_named("default"), CATALOG)[0]
@@ -74,7 +75,10 @@ def load_on(
 
 
 def seeds(load: Load, count: int = 3) -> list[int]:
-    return [load._next_seed() for _ in range(count)]
+    found = []
+    for load.runs in range(1, count + 1):
+        found.append(load.seed_of_run())
+    return found
 
 
 def test_seeds_are_the_same_in_every_session_and_different_in_every_load(standing: SimDeployment, tmp_path: Path) -> None:

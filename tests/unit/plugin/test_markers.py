@@ -11,6 +11,8 @@ import pytest
 
 from pytest_llmperf.errors import ConfigError, Where
 from pytest_llmperf.experiment.catalog import builtin_directory, load_catalog
+from pytest_llmperf.experiment.matrix import expand
+from pytest_llmperf.experiment.sla import Gate
 from pytest_llmperf.plugin.cells import Request, cell_of, check_requests, grouped_by_cell, node_id_of, request_of, sla_of
 
 CATALOG = load_catalog([builtin_directory()])
@@ -100,6 +102,111 @@ def test_the_command_lines_sla_before_the_markers_before_the_workloads() -> None
     assert sla_of(bare, CATALOG, CHAT, None) == CATALOG.sla_for(CHAT)
     with pytest.raises(ConfigError, match=r"test_it\.py:3: names neither an SLA nor a workload"):
         sla_of(Request(None, None, None, WHERE), CATALOG, None, None)
+
+
+OVERRIDDEN: dict[str, object] = {
+    "ttft": {"p99": {"target": "1s", "acceptable": "2s"}},
+    "hardware": {"h100": {"ttft": {"p99": {"target": "300ms", "acceptable": "400ms"}}}},
+    "cells": {"gke_a100-80gb_standalone_llama-3.1-8b": {"ttft": {"p99": "800ms"}}},
+}
+OVERRIDDEN_TEXT = str(OVERRIDDEN)  # A flow mapping of YAML too.
+
+
+@pytest.mark.parametrize("gate", ["target", "acceptable"])
+@pytest.mark.parametrize("inline", [True, False], ids=["marker", "command line"])
+def test_an_sla_is_as_it_is_for_the_cell_at_the_gate(inline: bool, gate: Gate) -> None:
+    request = Request("interactive-chat", OVERRIDDEN if inline else None, None, WHERE)
+    found = {
+        cell.id if cell else None: sla_of(request, CATALOG, CHAT, None if inline else OVERRIDDEN_TEXT, cell, gate)
+        for cell in (None, *expand(CATALOG.matrix_named("default"), CATALOG))
+    }
+    expected = {
+        None: (1.0, 2.0),
+        "gke_h100_standalone_llama-3.1-8b": (0.3, 0.4),
+        "gke_a100-80gb_standalone_llama-3.1-8b": (0.8, 0.8),
+        "eks_l40s_standalone_llama-3.1-8b": (1.0, 2.0),
+    }
+    assert {name: sla.thresholds[0].limit for name, sla in found.items()} == {
+        name: limits[gate == "acceptable"] for name, limits in expected.items()
+    }
+    assert {sla.gate for sla in found.values()} == {gate}
+    assert {name for name, sla in found.items() if sla.overrides} == {None}
+
+
+@pytest.mark.parametrize(
+    ("document", "key", "message"),
+    [
+        ({"ttft": {"p99": {"target": "1s", "poor": "1s"}}}, "ttft.p99.poor", "'poor' (1s) must be laxer than 'target' (1s)"),
+        ({"error_rate": 1}, "error_rate", "'1' may be a percentage or a fraction: write '1%' or 0.01"),
+        ({"ttft": {"p9": "1s"}}, "ttft.p9", "p9 is reached by the fastest requests alone; did you mean 'p90' or 'p99'?"),
+        (
+            {"goodput": {"min": "9%", "within": {"itl": "1s"}}},
+            "goodput.within.itl",
+            "unknown latency of a request 'itl' (known: ttft, tpot, e2e, service_ttft, service_e2e)",
+        ),
+        (
+            {"error_rate": 0, "hardware": {"h100": {"ttft": {"p50": "9"}}}},
+            "hardware.h100.ttft.p50",
+            "'9' has no unit; a duration",
+        ),
+    ],
+)
+def test_a_bad_sla_is_told_with_its_key(document: dict[str, object], key: str, message: str) -> None:
+    request = Request("interactive-chat", document, None, Where(file="test_it.py", line=3, key="marker llmperf"))
+    with pytest.raises(ConfigError) as caught:
+        sla_of(request, CATALOG, CHAT, None)
+    assert str(caught.value).startswith(f"test_it.py:3: marker llmperf.{key}: {message}")
+    with pytest.raises(ConfigError) as caught:
+        sla_of(request, CATALOG, CHAT, str(document))
+    assert str(caught.value).startswith(f"--llmperf-sla: {message}")
+    assert str(caught.value).endswith(f"\n  At {key}.")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "message"),
+    [
+        ({"hardware": {"h101": {"error_rate": 0}}}, "hardware.h101", "unknown hardware 'h101'\n  Did you mean 'h100'?"),
+        (
+            {"cells": {"gke_h100_standalone_llama-3.1-9b": {"error_rate": 0}}},
+            "cells.gke_h100_standalone_llama-3.1-9b",
+            "unknown cell 'gke_h100_standalone_llama-3.1-9b': no matrix of the catalog has it\n"
+            "  Did you mean 'gke_h100_standalone_llama-3.1-8b'?",
+        ),
+    ],
+)
+def test_an_override_of_what_does_not_exist(overrides: dict[str, object], key: str, message: str) -> None:
+    document = {"error_rate": 0, **overrides}
+    request = Request("interactive-chat", document, None, Where(file="test_it.py", line=3, key="marker llmperf"))
+    with pytest.raises(ConfigError) as caught:
+        sla_of(request, CATALOG, CHAT, None)
+    assert str(caught.value).startswith(f"test_it.py:3: marker llmperf.{key}: {message}")
+    with pytest.raises(ConfigError) as caught:
+        sla_of(request, CATALOG, CHAT, str(document))
+    assert str(caught.value).startswith(f"--llmperf-sla: {message}")
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("{ttft", "did not find expected ',' or '}'"),
+        ("ttft: {p99: 1s, p99: 2s}", "the key is given twice (first on line 1)"),
+    ],
+)
+def test_a_command_lines_sla_that_is_no_yaml(text: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        sla_of(Request(None, None, None, WHERE), CATALOG, None, text)
+    assert str(caught.value) == f"--llmperf-sla: not YAML: {text!r}\n  {hint}"
+
+
+def test_an_override_that_does_not_exist_ends_the_session_before_a_deployment(collect: Collect) -> None:
+    items = collect("""
+        @cells
+        @llmperf(workload="agentic", sla={"error_rate": "1%", "hardware": {"h10": {"error_rate": "2%"}}})
+        def test_it(load, cell, sla):
+            pass
+    """)
+    with pytest.raises(ConfigError, match="unknown hardware 'h10'"):
+        check_requests(items, CATALOG, None)
 
 
 def test_a_parameters_own_marker_is_checked_too(collect: Collect) -> None:

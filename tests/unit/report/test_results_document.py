@@ -11,6 +11,8 @@ from typing import Any
 import jsonschema
 import pytest
 
+from pytest_llmperf.experiment.sla import Gate, parse_sla
+from pytest_llmperf.judge.verdict import judge
 from pytest_llmperf.load.records import ClientHealth
 from pytest_llmperf.measure.compute import standard_keys
 from pytest_llmperf.metrics import metric_key
@@ -151,6 +153,26 @@ def test_checks_tell_required_measured_and_outcome() -> None:
     assert (check.metric, check.required, check.limit, check.outcome) == ("ttft_p50", "<= 250ms", 0.25, "FAIL")
     assert check.margin == pytest.approx(check.measured / 0.25 if check.measured else None)
     assert document.verdict == document.sla.outcome == "FAIL"
+
+
+def test_grades_and_the_gate_are_told() -> None:
+    run = run_of(answered(300))  # TTFT p50 is near 0.2 s
+    graded = {"ttft": {"p50": {"target": "100ms", "acceptable": "300ms"}, "p95": "1s"}}
+    gates: tuple[tuple[Gate, str], ...] = (("target", "FAIL"), ("acceptable", "PASS"))
+    for gate, outcome in gates:
+        part = run_document(run, judge(run.metrics, parse_sla("chat", graded).at(gate))).sla
+        assert part is not None
+        assert (part.policy, part.gate, part.outcome) == ("measured", gate, outcome)
+        assert [(check.grade, check.outcome) for check in part.checks] == [("acceptable", outcome), (None, "PASS")]
+        assert part.checks[0].limit == (0.1 if gate == "target" else 0.3)
+
+
+def test_goodput_says_within_which_limits() -> None:
+    document = judged(run_of(answered(300)), {"goodput": {"min": "40%", "within": {"ttft": "200ms", "e2e": "20s"}}})
+    assert document.sla is not None
+    (check,) = document.sla.checks
+    assert check.required == ">= 40% of requests with TTFT <= 200ms, E2E <= 20s"
+    assert check.measured == document.metrics["goodput"].value == pytest.approx(0.5)
 
 
 def test_a_run_that_is_not_trusted_is_invalid_even_without_an_sla() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import pytest
 
-from pytest_llmperf.experiment.sla import Threshold
+from pytest_llmperf.experiment.sla import Gate, Grades, Threshold, parse_sla
+from pytest_llmperf.judge.policy import Policy
 from pytest_llmperf.judge.verdict import Check, Outcome, Verdict
 from pytest_llmperf.measure.run import Estimate
 from pytest_llmperf.metrics import METRICS, metric_key
@@ -19,8 +21,8 @@ metric           required  measured  95 % interval   verdict  how far
 TTFT p50         <= 250ms     369ms  332ms..388ms    FAIL     1.5x over
 TTFT p95         <= 400ms     540ms  521ms..540ms    FAIL     1.3x over
 TPOT p95         <= 50ms       36ms  36ms..36ms      PASS     72% of limit
-error rate       <= 0.1%     0.662%  0.0803%..2.37%  FAIL     6.6x over
-output tokens/s  >= 10/s     29.5/s  -               PASS     3.0x the limit"""
+error rate       <= 0.1%     0.662%  0.0118%..3.91%  FAIL     6.6x over
+output tokens/s  >= 10/s     29.5/s  28/s..31/s      PASS     3.0x the limit"""
 
 OPEN = """\
 SLA interactive-chat: FAIL
@@ -28,7 +30,7 @@ metric           required  measured  95 % interval  verdict       how far
 TTFT p50         <= 250ms     195ms  163ms..237ms   PASS          77.9% of limit
 TTFT p99         <= 1s        300ms  289ms..inf     INCONCLUSIVE  30% of limit
 error rate       <= 0.1%         0%  0%..8.81%      PASS          0% of limit
-output tokens/s  >= 100/s      12/s  -              FAIL          88% short
+output tokens/s  >= 100/s      12/s  0/s..40.9/s    FAIL          88% short
 - TTFT p99: needs 259 more samples (40 of 299)"""
 
 FAILURES = """\
@@ -44,6 +46,31 @@ metric    required  measured  95 % interval  verdict  how far
 TTFT p50  <= 1s        195ms  184ms..216ms   PASS     19.5% of limit
 - worker 1 sent its requests late: p99 31.2ms after schedule (limit 10ms); use
   more workers"""
+
+
+GRADES = """\
+SLA chat (at acceptable): FAIL
+metric      required  measured  95 % interval  verdict              how far
+TTFT p50    <= 300ms     195ms  184ms..216ms   PASS (acceptable)    65% of limit
+TTFT p95    <= 1s        100ms  90ms..120ms    PASS (target)        10% of limit
+TTFT p99    <= 150ms     600ms  589ms..700ms   FAIL (unacceptable)  4.0x over
+error rate  <= 1%           0%  0%..1.22%      PASS                 0% of limit"""
+
+GRADES_WITHOUT_ROOM = """\
+SLA chat (at acceptable): FAIL
+metric             required measured 95 % interval  verdict      how far
+TTFT p95           <= 1s       100ms 90ms..120ms    INCONCLUSIVE 10% of limit
+$/1M output tokens <= $2.00   $19.44 $19.20..$19.70 FAIL         9.7x over
+- $/1M output tokens is unacceptable
+- TTFT p95: needs 19 more samples (40 of 59)"""
+
+UNSTABLE = """\
+SLA chat: INCONCLUSIVE
+metric    required  measured  95 % interval  verdict  how far
+TTFT p50  <= 1s        195ms  184ms..216ms   PASS     19.5% of limit
+goodput   >= 95%         96%  94%..98%       PASS     101% of limit
+- unstable: the backlog grew by 40 requests
+- goodput: the share of requests with TTFT <= 1s, TPOT <= 50ms"""
 
 
 def test_a_miss_says_what_was_required_measured_and_by_how_far() -> None:
@@ -65,13 +92,69 @@ def test_a_run_that_is_not_trusted_says_why() -> None:
     assert sla_table(verdict, simulated=False) == INVALID
 
 
+def check(document: Mapping[str, object], measured: tuple[float, float, float], outcome: Outcome, note: str = "") -> Check:
+    (threshold,) = parse_sla("chat", document).at("acceptable").thresholds
+    return Check(threshold, Estimate(*measured, 300), outcome, note)
+
+
+def graded(target: str, acceptable: str, poor: str | None = None) -> Mapping[str, object]:
+    limits = {"target": target, "acceptable": acceptable}
+    return {**limits, "poor": poor} if poor else limits
+
+
+def test_a_graded_limit_shows_the_grade_that_was_reached() -> None:
+    checks = (
+        check({"ttft_p50": graded("100ms", "300ms")}, (0.195, 0.184, 0.216), Outcome.PASS),
+        check({"ttft_p95": graded("200ms", "1s")}, (0.1, 0.09, 0.12), Outcome.PASS),
+        check({"ttft_p99": graded("100ms", "150ms", "400ms")}, (0.6, 0.589, 0.7), Outcome.FAIL),
+        check({"error_rate": "1%"}, (0.0, 0.0, 0.0122), Outcome.PASS),
+    )
+    assert sla_table(Verdict("chat", Outcome.FAIL, checks, (), gate="acceptable"), simulated=False) == GRADES
+
+
+def test_grades_stand_below_where_the_lines_have_no_room() -> None:
+    open_one = check(
+        {"ttft_p95": graded("200ms", "1s")}, (0.1, 0.09, 0.12), Outcome.INCONCLUSIVE, "needs 19 more samples (40 of 59)"
+    )
+    missed = check({"cost_per_mtok": graded("$1", "$2")}, (19.44, 19.2, 19.7), Outcome.FAIL)
+    table = sla_table(Verdict("chat", Outcome.FAIL, (open_one, missed), (), gate="acceptable"), simulated=False)
+    assert table == GRADES_WITHOUT_ROOM
+
+
+def test_what_the_run_as_a_whole_shows_stands_below() -> None:
+    goodput = {"goodput": {"min": "95%", "within": {"ttft": "1s", "tpot": "50ms"}}}
+    checks = (
+        check({"ttft_p50": "1s"}, (0.195, 0.184, 0.216), Outcome.PASS),
+        check(goodput, (0.96, 0.94, 0.98), Outcome.PASS),
+    )
+    verdict = Verdict("chat", Outcome.INCONCLUSIVE, checks, ("unstable: the backlog grew by 40 requests",))
+    assert sla_table(verdict, simulated=False) == UNSTABLE
+
+
+@pytest.mark.parametrize(
+    ("policy", "gate", "document", "heading"),
+    [
+        (Policy.MEASURED, "acceptable", {"ttft_p50": "1s"}, "SLA chat: PASS"),
+        (Policy.MEASURED, "acceptable", {"ttft_p50": graded("1s", "2s")}, "SLA chat (at acceptable): PASS"),
+        (Policy.CERTAIN, "target", {"ttft_p50": graded("1s", "2s")}, "SLA chat (certain): PASS"),
+        (Policy.CERTAIN, "acceptable", {"ttft_p50": graded("1s", "2s")}, "SLA chat (at acceptable, certain): PASS"),
+    ],
+)
+def test_the_heading_says_what_is_not_as_always(policy: Policy, gate: Gate, document: Mapping[str, object], heading: str) -> None:
+    checks = (check(document, (0.5, 0.4, 0.6), Outcome.PASS),)
+    table = sla_table(Verdict("chat", Outcome.PASS, checks, (), policy=policy, gate=gate), simulated=False)
+    assert table.splitlines()[0] == heading
+
+
 def test_nothing_is_wider_than_80_columns_whatever_is_measured() -> None:
     keys = [metric_key(m.name, "p99.99" if m.is_distribution else None) for m in METRICS.values()]
     wide = Estimate(1234.5678, 1234.5, math.inf, 12)
     for key in keys:
-        check = Check(Threshold(key, ">=" if key.metric.higher_is_better else "<=", 0.7), wide, Outcome.INCONCLUSIVE, "x " * 80)
-        table = sla_table(Verdict("an-sla-with-a-long-name " * 5, Outcome.INCONCLUSIVE, (check,), ()), simulated=True)
-        assert max(map(len, table.splitlines())) <= 80, table
+        for outcome in (Outcome.INCONCLUSIVE, Outcome.FAIL):
+            threshold = Threshold(key, ">=" if key.metric.higher_is_better else "<=", 0.7, Grades(0.7))
+            checks = (Check(threshold, wide, outcome, "x " * 80),)
+            table = sla_table(Verdict("an-sla-with-a-long-name " * 5, outcome, checks, ("y " * 80,)), simulated=True)
+            assert max(map(len, table.splitlines())) <= 80, table
 
 
 def test_the_shipped_slas_fit_with_every_outcome() -> None:

@@ -1,38 +1,21 @@
-"""The command ``pytest-llmperf``: what is done outside a pytest session."""
+"""``pytest-llmperf sim``: the simulator as a server, by hand."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_llmperf.errors import ConfigError, LlmperfError, UnitError, Where
+from pytest_llmperf.errors import ConfigError, UnitError, Where
 from pytest_llmperf.units import parse_duration, parse_fraction
 
 if TYPE_CHECKING:
     from pytest_llmperf.sim.spec import Faults
 
-USAGE_ERROR = 4
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when it did what was asked, 4 when it was asked for something that cannot be."""
-    options = _parser().parse_args(arguments)
-    try:
-        status: int = options.run(options)
-    except LlmperfError as error:
-        print(f"pytest-llmperf: {error}", file=sys.stderr)
-        return USAGE_ERROR
-    except KeyboardInterrupt:
-        return 130
-    return status
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pytest-llmperf", description="Performance experiments on LLM deployments.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare ``sim``."""
     sim = commands.add_parser("sim", help="run the simulator as an OpenAI-compatible server")
     sim.add_argument("--hardware", default="h100", help="from the catalog: h100, h100x4, l40s, … [%(default)s]")
     sim.add_argument("--model", default="llama-3.1-8b", help="from the catalog [%(default)s]")
@@ -52,16 +35,6 @@ def _parser() -> argparse.ArgumentParser:
     sim.add_argument("--crash-after", type=int, default=0, metavar="N", help="fault: exit after N requests")
     sim.add_argument("--slow-start", default="0s", metavar="TIME", help="fault: a longer cold start")
     sim.set_defaults(run=_sim)
-    cells = commands.add_parser("cells", help="list the cells of a matrix, and which cannot run")
-    cells.add_argument("--matrix", default="default", help="[%(default)s]")
-    cells.add_argument(
-        "--catalog",
-        type=Path,
-        metavar="DIR",
-        help="a catalog whose records override the built-in ones [fixtures/, if it is here]",
-    )
-    cells.set_defaults(run=_cells)
-    return parser
 
 
 def _sim(options: argparse.Namespace) -> int:
@@ -126,19 +99,3 @@ def _whole(number: int, option: str, most: int | None = None) -> int:
     if number < 0 or (most is not None and number > most):
         raise ConfigError(f"{number} is not within 0..{most or ''}", where=Where(option=option))
     return number
-
-
-def _cells(options: argparse.Namespace) -> int:
-    from pytest_llmperf.experiment.catalog import catalog_directories, load_catalog
-    from pytest_llmperf.experiment.fit import fits
-    from pytest_llmperf.experiment.matrix import expand
-
-    catalog = load_catalog(catalog_directories(Path.cwd(), options.catalog, Where(option="--catalog")))
-    for cell in expand(catalog.matrix_named(options.matrix, Where(option="--matrix")), catalog):
-        fit = fits(cell)
-        print(cell.id if fit.ok else f"{cell.id}  (skipped: {fit.reason})")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,51 @@
+"""The command ``pytest-llmperf``: what is done outside a pytest session."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from pytest_llmperf.cli import cells, results, simulator
+from pytest_llmperf.cli.status import OK, USAGE_ERROR
+from pytest_llmperf.errors import LlmperfError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; 0 when it did what was asked, 4 when it was asked for something that cannot be.
+
+    ``compare`` also answers 1 for a regression and 3 for what cannot be compared.
+    """
+    try:
+        options = _parser().parse_args(arguments)
+        status: int = options.run(options)
+        sys.stdout.flush()
+    except LlmperfError as error:
+        print(f"pytest-llmperf: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read along (head, less) has seen enough. Python would complain once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    return status
+
+
+class _Parser(argparse.ArgumentParser):
+    """One status for all usage errors, also for those that argparse finds."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print how the command is used, and end."""
+        self.print_usage(sys.stderr)
+        self.exit(USAGE_ERROR, f"{self.prog}: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="pytest-llmperf", description="Performance experiments on LLM deployments.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for module in (results, simulator, cells):
+        module.add_commands(commands)
+    return parser

@@ -1,0 +1,124 @@
+"""What must be equal in two runs for a comparison of them to mean anything, and what may differ but is shown.
+
+Both are plain text by field, in the words of the catalog, so that a document can keep them and a person can read a difference.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+from pytest_llmperf.units import format_duration
+
+if TYPE_CHECKING:
+    from pytest_llmperf.deploy.base import DeploymentInfo
+    from pytest_llmperf.experiment.records import Cell, Lengths, SharedPrefix, Turns, Workload
+
+UNSET = "unset"
+"""How a field reads on the side that has none: an engine argument that only the other one sets."""
+MASK = "***"
+# The last word of a name decides: HF_TOKEN and AWS_SECRET_ACCESS_KEY hold a secret, TOKENIZERS_PARALLELISM does not.
+_SECRET = re.compile(r"(?:.*[-_])?(?:key|(?<!max[-_])token|secret|passw(?:or)?d|pass|credentials?)", re.IGNORECASE)
+_USER_IN_URL = re.compile(r"(\w+://)[^/@\s]+@")
+
+
+def fingerprint(cell: Cell, workload: Workload, profile: str, target: str, simulated: bool) -> dict[str, str]:
+    """What must be equal, by field: hardware, model, engine arguments, workload, load profile, target.
+
+    ``profile`` is ``str()`` of the load profile, ``target`` the target's name; ``simulated`` says whether a simulator answered:
+    an endpoint may be one too, and is then no real server. Left out is what changes no request and no answer's cost by itself
+    (duration, seed, warm-up, timeout, SLA) and what a comparison is often about (engine version, environment, platform, method,
+    the variant's name): the latter is ``context``. A secret among the engine arguments reads ``***``.
+    """
+    return {**cell_fingerprint(cell, workload, target, simulated), "profile": profile}
+
+
+def cell_fingerprint(cell: Cell, workload: Workload, target: str, simulated: bool | None) -> dict[str, str]:
+    """The part of ``fingerprint`` that is known before anything is deployed: all but the load profile.
+
+    ``simulated`` is None where only the deployment will tell (an endpoint); the field ``server`` is then left out, and
+    ``differences(…, keys=…)`` with this mapping's keys compares what is known.
+    """
+    server = {} if simulated is None else {"server": "simulator" if simulated else "real"}
+    return {
+        "target": target,
+        **server,
+        "hardware": cell.hardware.id,
+        "model": cell.model.name,
+        "precision": cell.precision,
+        **_engine_arguments(cell),
+        "workload": workload.name,
+        "api": workload.api,
+        "stream": _switch(workload.stream),
+        "ignore_eos": _switch(workload.ignore_eos),
+        "prompt": workload.prompt,
+        "input": _lengths(workload.input),
+        "output": _lengths(workload.output),
+        "shared prefix": _shared_prefix(workload.shared_prefix),
+        "turns": _turns(workload.turns),
+    }
+
+
+def context(cell: Cell, info: DeploymentInfo) -> dict[str, str]:
+    """What may differ between two runs that are compared, by field; the environment's variables are the variant's.
+
+    Values of variables whose names speak of a secret read ``***``, as do credentials in URLs.
+    """
+    return {
+        "engine version": info.engine,
+        "platform": cell.platform.name,
+        "method": cell.method.name,
+        "variant": cell.variant.name,
+        "accelerator": cell.hardware.title,
+        **{f"env {name}": _shown(name, value) for name, value in sorted(cell.variant.env.items())},
+    }
+
+
+def differences(now: Mapping[str, str], before: Mapping[str, str], keys: Collection[str] | None = None) -> dict[str, str]:
+    """The fields that differ, each as ``was -> is``; a field that one side lacks reads ``unset`` there.
+
+    ``keys`` restricts the fields that are looked at; None: all that either side has.
+    """
+    fields = dict.fromkeys((*now, *before))
+    return {
+        field: f"{before.get(field, UNSET)} -> {now.get(field, UNSET)}"
+        for field in fields
+        if (keys is None or field in keys) and now.get(field) != before.get(field)
+    }
+
+
+def _engine_arguments(cell: Cell) -> dict[str, str]:
+    # vLLM takes max_num_seqs for max-num-seqs; YAML's order means nothing.
+    given = {name.replace("_", "-"): value for name, value in cell.variant.engine_args.items()}
+    return {
+        f"engine {name}": _switch(value) if isinstance(value, bool) else _shown(name, str(value))
+        for name, value in sorted(given.items())
+    }
+
+
+def _switch(on: bool) -> str:
+    return "true" if on else "false"
+
+
+def _shown(name: str, value: str) -> str:
+    return MASK if _SECRET.fullmatch(name) else _USER_IN_URL.sub(rf"\1{MASK}@", value)
+
+
+def _lengths(lengths: Lengths) -> str:
+    """``fixed 512``; ``lognormal 128, cv 0.5, 16..512`` (mean, then the bounds)."""
+    if lengths.distribution == "fixed":
+        return f"fixed {lengths.mean}"
+    cv = f", cv {lengths.cv:g}" if lengths.cv else ""
+    return f"{lengths.distribution} {lengths.mean}{cv}, {lengths.min}..{lengths.max or ''}"
+
+
+def _shared_prefix(prefix: SharedPrefix | None) -> str:
+    return "none" if prefix is None else f"{prefix.tokens} tokens, groups: {prefix.groups}"
+
+
+def _turns(turns: Turns | None) -> str:
+    if turns is None:
+        return "one"
+    pause = f"pause {turns.pause_distribution} {format_duration(turns.pause)}"
+    return f"{_lengths(turns.count)}; input {_lengths(turns.input)}; {pause}"

@@ -1,0 +1,54 @@
+"""The gaps between a response's tokens, gathered by request: gaps of one response go together, requests are what is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pytest_llmperf.measure.latencies import inter_token_latencies
+
+if TYPE_CHECKING:
+    from pytest_llmperf.load.records import Floats, Ints, RequestLog
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """Every gap of some requests, in seconds: those of row i are ``values[starts[i]:starts[i + 1]]``."""
+
+    values: Floats
+    starts: Ints
+    """Shape (rows + 1,)."""
+
+    @property
+    def counts(self) -> Ints:
+        """How many gaps each request has, shape (rows,)."""
+        return np.diff(self.starts)
+
+    def beyond(self, limit: float) -> Floats:
+        """How many gaps of each request are longer than ``limit`` seconds, shape (rows,)."""
+        return self._sums((self.values > limit).astype(np.float64))
+
+    def means(self) -> Floats:
+        """Each request's mean gap, shape (rows,); nan where it has none."""
+        means: Floats = self._sums(self.values) / np.where(self.counts > 0, self.counts, np.nan)
+        return means
+
+    def of_requests_with_any(self) -> Gaps:
+        """The same gaps without the rows that have none."""
+        counts = self.counts
+        return Gaps(self.values, np.concatenate([[0], np.cumsum(counts[counts > 0])]).astype(np.int64))
+
+    def _sums(self, of: Floats) -> Floats:
+        until: Floats = np.concatenate([[0.0], np.cumsum(of)])
+        sums: Floats = until[self.starts[1:]] - until[self.starts[:-1]]
+        return sums
+
+
+def gaps_of(log: RequestLog, of: NDArray[np.bool_]) -> Gaps:
+    """The gaps (as ITL takes them, by the later chunk's tokens) of all rows of a log; only rows ``of`` (shape (n,)) have any."""
+    values, _ = inter_token_latencies(log, of)
+    counts = np.where(of, np.maximum(np.diff(log.chunk_start) - 1, 0), 0)
+    return Gaps(values, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))

@@ -1,0 +1,192 @@
+"""Verdicts at a stated error on finished runs, and the reasons where there is none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pytest_llmperf.judge.certain import judge_certain
+from pytest_llmperf.judge.policy import Policy
+from pytest_llmperf.judge.ruling import judge_run
+from pytest_llmperf.judge.verdict import Check, Outcome, Verdict
+from pytest_llmperf.load.records import LoadResult
+from pytest_llmperf.measure.run import Steadiness, Stopped
+from tests.unit.judge.loads import RATE, answered, loaded, queue, run, sla, spread
+from tests.unit.measure.logs import failed, streamed
+
+CALM = Steadiness()
+
+
+def verdict(result: LoadResult, document: dict[str, object], steady: Steadiness | None = None) -> Verdict:
+    return judge_certain(run(result, steady=steady), sla(document))
+
+
+def only(result: LoadResult, document: dict[str, object]) -> Check:
+    (check,) = verdict(result, document).checks
+    return check
+
+
+@pytest.mark.parametrize(
+    ("document", "outcome"),
+    [
+        ({"ttft": {"p95": "350ms"}}, Outcome.PASS),
+        ({"ttft": {"p95": "150ms"}}, Outcome.FAIL),
+        ({"ttft": {"p95": "228ms"}}, Outcome.INCONCLUSIVE),
+        ({"ttft": {"p99": "500ms"}}, Outcome.PASS),
+        ({"ttft": {"p10": "90ms"}}, Outcome.PASS),
+        ({"ttft": {"p10": "30ms"}}, Outcome.FAIL),
+        ({"e2e": {"p50": "200ms"}}, Outcome.PASS),
+        ({"tpot": {"p95": "50ms"}}, Outcome.PASS),
+        ({"tpot": {"p95": "10ms"}}, Outcome.FAIL),
+        ({"itl": {"p95": "50ms"}}, Outcome.PASS),
+        ({"itl": {"p95": "10ms"}}, Outcome.FAIL),
+        ({"error_rate": "1%"}, Outcome.PASS),
+        ({"goodput": {"min": "90%", "within": {"ttft": "300ms"}}}, Outcome.PASS),
+        ({"goodput": {"min": "90%", "within": {"ttft": "120ms"}}}, Outcome.FAIL),
+        ({"ttft": {"mean": "150ms"}}, Outcome.PASS),
+        ({"ttft": {"mean": "100ms"}}, Outcome.FAIL),
+        ({"ttft": {"mean": "113ms"}}, Outcome.INCONCLUSIVE),
+        ({"itl": {"mean": "50ms"}}, Outcome.PASS),
+        ({"output_tokens_per_s": 38}, Outcome.PASS),
+        ({"output_tokens_per_s": 42}, Outcome.FAIL),
+        ({"request_rate": "9/s"}, Outcome.PASS),
+        ({"total_tokens_per_s": 200}, Outcome.FAIL),
+        ({"cost_per_mtok": "$15"}, Outcome.PASS),
+        ({"cost_per_mtok": "$14"}, Outcome.FAIL),
+        ({"ttft": {"min": "100ms"}}, Outcome.PASS),
+        ({"ttft": {"min": "1ms"}}, Outcome.INCONCLUSIVE),
+        ({"ttft": {"max": "200ms"}}, Outcome.FAIL),
+        ({"ttft": {"max": "9s"}}, Outcome.INCONCLUSIVE),
+        ({"error_rate": "0%"}, Outcome.INCONCLUSIVE),
+    ],
+    ids=str,
+)
+def test_six_thousand_independent_requests(document: dict[str, object], outcome: Outcome) -> None:
+    check = only(answered(spread(6000)), document)
+    assert check.outcome is outcome, check.note
+    assert (check.note != "") == (document != {"ttft": {"min": "100ms"}})
+
+
+def test_the_evidence_is_in_the_note() -> None:
+    passed = only(answered(spread(6000)), {"ttft": {"p95": "350ms"}})
+    assert passed.note.startswith("e-value ")
+    assert " (needs 20): " in passed.note
+    assert passed.note.endswith(" independent ones")
+    assert passed.estimate.value == pytest.approx(0.228, rel=0.05)
+    open_ = only(answered(spread(600)), {"ttft": {"p99": "500ms"}})
+    assert open_.outcome is Outcome.INCONCLUSIVE
+    assert open_.note.startswith("too few independent samples: 600 requests are worth ")
+    assert "PASS takes about " in open_.note
+    assert "at this rate)" in open_.note
+    few = only(answered(spread(150)), {"ttft": {"p99": "500ms"}})
+    assert few.note == "too few independent samples: needs at least 50 more requests (4.97s at this rate) (150 of 200)"
+
+
+def test_a_share_at_the_limit_cannot_be_told() -> None:
+    ttfts = np.where(np.arange(4000) % 20 == 7, 2.0, 0.1)
+    assert only(answered(ttfts), {"ttft": {"p95": "1s"}}).note.startswith("too close to the limit to tell: 200 of 4,000 requests")
+
+
+def test_a_fail_of_one_of_several_limits_takes_more_evidence() -> None:
+    result = answered(spread(6000))
+    alone = verdict(result, {"ttft": {"p50": "90ms"}})
+    among = verdict(result, {"ttft": {"p50": "90ms", "p95": "1s", "p99": "2s"}, "error_rate": "5%"})
+    assert alone.outcome is among.outcome is Outcome.FAIL
+    assert "(needs 20)" in alone.checks[0].note
+    assert "(needs 80)" in among.checks[0].note
+    assert among.policy is Policy.CERTAIN
+    assert [check.outcome for check in among.checks[1:]] == [Outcome.PASS] * 3
+    assert among.reasons[0].startswith("TTFT p50 is ")
+
+
+def test_gross_misses_are_named() -> None:
+    failing = verdict(answered([0.1] * 40, failing=range(10)), {"error_rate": "1%"})
+    assert failing.outcome is Outcome.FAIL
+    assert failing.checks[0].note == "10 of 20 requests are beyond the limit, 50x as many as may be"
+
+
+def test_failures_exceed_every_latency() -> None:
+    failing = list(range(0, 3000, 8))
+    lines: list[dict[str, object]] = [{"ttft": {"p95": "1s"}}, {"tpot": {"p95": "1s"}}, {"error_rate": "5%"}]
+    lines.append({"goodput": {"min": "95%", "within": {"e2e": "9s"}}})
+    for document in lines:
+        assert verdict(answered([0.1] * 3000, failing=failing), document).outcome is Outcome.FAIL
+
+
+def test_bursts_of_gaps_count_by_request_and_by_gap() -> None:
+    # Each tenth request has twenty slow gaps, each other one two fast ones: half of all gaps are slow.
+    asked = [streamed(i / RATE, 0.1, gap_s=0.2 if i % 10 == 0 else 0.01, tokens=19 if i % 10 == 0 else 3) for i in range(4000)]
+    assert only(loaded(asked), {"itl": {"p95": "100ms"}}).outcome is Outcome.FAIL
+    assert only(loaded(asked), {"itl": {"p25": "100ms"}}).outcome is Outcome.PASS
+    assert only(loaded(asked), {"itl": {"p50": "100ms"}}).outcome is Outcome.INCONCLUSIVE
+
+
+def test_an_overloaded_run_fails_and_passes_nothing() -> None:
+    found = verdict(queue(2400, 8.0), {"tpot": {"p50": "1s"}})
+    assert found.outcome is Outcome.FAIL
+    assert found.reasons[0].startswith("unstable: no steady state, the backlog grew by ")
+    assert found.checks[0].outcome is Outcome.INCONCLUSIVE
+    assert found.checks[0].note.startswith("the backlog grew by ")
+
+
+def test_a_server_that_never_got_warm_neither_passes_nor_fails() -> None:
+    gaps = np.geomspace(0.2, 0.02, 3000)
+    result = loaded([streamed(i / RATE, 0.1, float(gap), 4) for i, gap in enumerate(gaps)])
+    found = verdict(result, {"ttft": {"p50": "1s"}, "tpot": {"p50": "60ms"}})
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert found.reasons[0].startswith("unstable: no steady state, still warming up")
+    assert {check.outcome for check in found.checks} == {Outcome.INCONCLUSIVE}
+    gross = verdict(result, {"ttft": {"p99": "50ms"}})
+    assert gross.outcome is Outcome.FAIL
+
+
+def test_a_lengthened_warmup_is_not_judged() -> None:
+    paces = np.random.default_rng(0).uniform(0.018, 0.022, 3000) * np.where(np.arange(3000) < 100, 5.0, 1.0)
+    cold = [streamed(i / RATE, 2.0 if i < 100 else 0.1, float(pace), 4) for i, pace in enumerate(paces)]
+    document: dict[str, object] = {"ttft": {"p95": "1s"}}
+    assert verdict(loaded(cold), document).outcome is Outcome.PASS
+    assert run(loaded(cold)).steadiness.extra_warmup_s == pytest.approx(10.0, abs=1.0)
+
+
+def test_what_cannot_be_trusted_is_invalid_first() -> None:
+    distrusted = replace(run(answered([0.1] * 3000)), invalid=("the client fell behind",))
+    found = judge_run(distrusted, sla({"ttft": {"p50": "1s"}}), Policy.CERTAIN)
+    assert (found.outcome, found.reasons, found.policy) == (Outcome.INVALID, ("the client fell behind",), Policy.CERTAIN)
+
+
+def test_nothing_counted_and_nothing_priced_are_inconclusive() -> None:
+    assert only(loaded([]), {"ttft": {"p50": "1s"}}).note == "no request was counted"
+    whole = loaded([failed(i / RATE) for i in range(5)])
+    assert only(whole, {"ttft": {"mean": "1s"}}).outcome is Outcome.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("document", "note"),
+    [
+        ({"output_tokens_per_s": 20}, "too few independent samples: needs a window of 40s (29.9s)"),
+        ({"ttft": {"mean": "1s"}}, "too few independent samples: needs about 45,000 more requests (74m45s at this rate)"),
+    ],
+    ids=str,
+)
+def test_short_runs_say_what_they_lack(document: dict[str, object], note: str) -> None:
+    assert only(answered(np.linspace(0.1, 0.2, 300)), document).note == note
+
+
+def test_measured_is_what_it_was() -> None:
+    measured = judge_run(run(answered(spread(600))), sla({"ttft": {"p99": "500ms"}}), Policy.MEASURED)
+    assert (measured.outcome, measured.policy) == (Outcome.PASS, Policy.MEASURED)
+
+
+def test_a_stop_that_fails_another_sla_is_not_held_against_this_one() -> None:
+    good = run(answered(spread(600)), Stopped("TTFT p50 <= 1ms: all of them", "FAIL", 59.0, 60.0))
+    assert judge_run(good, sla({"ttft": {"p99": "500ms"}}), Policy.MEASURED).outcome is Outcome.PASS
+
+
+def test_identical_servers_at_the_limit_are_seldom_decided() -> None:
+    # The true p90 is the limit: each outcome may be wrong in 5 % of runs, here of 60.
+    document: dict[str, object] = {"ttft": {"p90": f"{100 * np.exp(0.5 * 1.2815515655446004)}ms"}}
+    outcomes = [verdict(answered(spread(1500, seed=100 + i)), document, CALM).outcome for i in range(60)]
+    assert outcomes.count(Outcome.PASS) <= 8
+    assert outcomes.count(Outcome.FAIL) <= 8

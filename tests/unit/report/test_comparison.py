@@ -1,0 +1,403 @@
+"""Runs beside a baseline's: which of them match, what is said of the others, and the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import pytest
+
+from pytest_llmperf.errors import Where
+from pytest_llmperf.experiment.records import Cell, Variant
+from pytest_llmperf.judge.fingerprint import context, fingerprint
+from pytest_llmperf.judge.regression import ChangeVerdict
+from pytest_llmperf.judge.tolerance import DEFAULT_TOLERANCES, parse_tolerances
+from pytest_llmperf.metrics import METRICS, metric_key
+from pytest_llmperf.report.comparison import compare_runs, compare_sessions, matching, run_key, test_key
+from pytest_llmperf.report.comparison_table import comparison_table
+from pytest_llmperf.report.document import run_document
+from pytest_llmperf.report.results_v1 import ChangePart, ComparisonPart, MetricPart, RunDocument, SteadinessPart
+from tests.unit.report.runs import answered, cell, judged, run_of, workload
+
+DEFAULTS = {tolerance.key.name: tolerance for tolerance in DEFAULT_TOLERANCES}
+_MEASURED = run_document(run_of(answered(20)), None)
+
+
+def document(
+    run_id: str = "now",
+    *,
+    of: Cell | None = None,
+    test: str = "test_chat",
+    profile: str = "poisson 10/s",
+    values: Mapping[str, float | tuple[float, float, float] | None] | None = None,
+    **changes: object,
+) -> RunDocument:
+    """A run's document in which every metric is 1 but for the ``values`` (with low and high, where three)."""
+    of = of or cell()
+    run = run_of([], of=of, profile=profile)
+    return _MEASURED.model_copy(
+        update={
+            "run_id": run_id,
+            "node_id": f"suites/test_sla.py::{test}[{of.id}]",
+            "cell": _MEASURED.cell.model_copy(update={"id": of.id}),
+            "profile": profile,
+            "metrics": {name: metric(part, (values or {}).get(name, 0.01)) for name, part in _MEASURED.metrics.items()},
+            "fingerprint": fingerprint(of, workload(), profile, "sim", True),
+            "context": context(of, run.deployment),
+            **changes,
+        }
+    )
+
+
+def metric(part: MetricPart, value: float | tuple[float, float, float] | None) -> MetricPart:
+    value, low, high = value if isinstance(value, tuple) else (value, value, value)
+    return part.model_copy(update={"value": value, "low": low, "high": high, "unbounded": ("value",) if value is None else ()})
+
+
+def variant(name: str, **env: str) -> Cell:
+    return replace(cell(), variant=Variant(name, env=env))
+
+
+def compared(now: RunDocument | Sequence[RunDocument], *baseline: RunDocument, fail: Sequence[str] = ()) -> ComparisonPart:
+    tolerances = parse_tolerances(fail, Where(key="test")) if fail else DEFAULTS
+    return compare_runs([now] if isinstance(now, RunDocument) else now, baseline, "0001_main", tolerances, set(tolerances))
+
+
+def by_metric(part: ComparisonPart) -> dict[str, ChangePart]:
+    return {change.metric: change for change in part.changes}
+
+
+def ids(runs: Sequence[RunDocument]) -> list[str]:
+    return [run.run_id for run in runs]
+
+
+@pytest.mark.parametrize(
+    ("node_id", "key"),
+    [
+        ("suites/test_sla.py::test_chat[gke_h100_standalone_llama-3.1-8b]", "suites/test_sla.py::test_chat"),
+        ("suites/test_sla.py::TestChat::test_chat[gke_h100-run2-a[b]]", "suites/test_sla.py::TestChat::test_chat"),
+        ("suites/test_sla.py::test_chat", "suites/test_sla.py::test_chat"),
+    ],
+)
+def test_a_tests_key_has_no_parameters(node_id: str, key: str) -> None:
+    assert test_key(node_id) == key
+    assert test_key(document(node_id=node_id)) == key
+    assert test_key(document(node_id=node_id, label="8/s")) == f"{key} 8/s"
+
+
+def test_repetitions_share_a_key_and_nothing_else_does() -> None:
+    first = document("first")
+    assert run_key(first) == run_key(document("again", node_id="suites/test_sla.py::test_chat[other-run2]", seed=7))
+    others = [
+        document(test="test_other"),
+        document(of=variant("tuned")),
+        document(profile="poisson 8/s"),
+        document(ordinal=2),
+        document(label="8/s"),
+    ]
+    assert all(run_key(first) != run_key(other) for other in others)
+
+
+def test_the_same_question_matches() -> None:
+    baseline = [document("a"), document("b", test="test_other"), document("c", profile="poisson 8/s"), document("d")]
+    assert ids(matching(baseline, document()).runs) == ["a", "d"]
+
+
+def test_its_own_cell_is_preferred_and_another_of_the_same_fingerprint_will_do() -> None:
+    baseline = [document("a"), document("b", of=variant("slow", X="1")), document("c", of=variant("slower", X="2"))]
+    assert ids(matching(baseline, document()).runs) == ["a"]
+    assert ids(matching(baseline, document(of=variant("slow", X="9"))).runs) == ["b"]
+    assert ids(matching(baseline, document(of=variant("fast"))).runs) == ["c"]
+
+
+def test_its_own_place_in_the_test_is_preferred() -> None:
+    baseline = [document("a"), document("b", ordinal=2)]
+    assert ids(matching(baseline, document(ordinal=2)).runs) == ["b"]
+    assert ids(matching(baseline, document(ordinal=3)).runs) == ["a", "b"]
+
+
+def test_a_test_that_the_baseline_does_not_have_is_new() -> None:
+    match = matching([document(test="test_other"), document(label="8/s")], document())
+    assert (match.runs, match.verdict) == ((), ChangeVerdict.NEW)
+    part = compared(document(), document(test="test_other"))
+    assert (part.verdict, part.note) == ("new", "the baseline has no run of suites/test_sla.py::test_chat")
+
+
+def test_other_conditions_are_named_by_the_run_that_is_nearest() -> None:
+    far, near = document("far", of=cell("a100", 4), profile="poisson 8/s"), document("near", of=cell("a100"))
+    match = matching([far, near, far], document())
+    assert (match.verdict, match.differing) == (ChangeVerdict.INCOMPARABLE, {"hardware": "a100 -> h100"})
+    part = compared(document(), far, near)
+    assert (part.verdict, part.runs, part.changes, part.differences) == ("incomparable", (), (), {"hardware": "a100 -> h100"})
+
+
+def spoiled(run: RunDocument, *reasons: str) -> RunDocument:
+    return run.model_copy(update={"client": run.client.model_copy(update={"distrust": reasons})})
+
+
+def interrupted(run: RunDocument) -> RunDocument:
+    return run.model_copy(update={"timing": run.timing.model_copy(update={"interrupted": True})})
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "note"),
+    [
+        (document(), spoiled(document("a"), "worker 0 was late"), "the baseline's run is INVALID: worker 0 was late"),
+        (document(), document("a", verdict="INVALID"), "the baseline's run is INVALID"),
+        (document(), interrupted(document("a")), "the baseline's run was interrupted"),
+        (spoiled(document(), "worker 0 was late"), document("a"), "this run is INVALID: worker 0 was late"),
+        (interrupted(document()), document("a"), "this run was interrupted"),
+        (document(fingerprint={}), document("a"), "this run: the document says nothing of the conditions"),
+        (document(), document("a", fingerprint={}), "the baseline's run: the document says nothing of the conditions"),
+        (document(fingerprint={}), document("a", fingerprint={}), "this run: the document says nothing of the conditions"),
+    ],
+)
+def test_a_run_that_cannot_be_trusted_is_compared_with_none(now: RunDocument, before: RunDocument, note: str) -> None:
+    part = compared(now, before)
+    assert (part.verdict, part.changes) == ("incomparable", ())
+    assert part.note.startswith(note)
+
+
+def test_runs_that_cannot_be_trusted_are_left_out_beside_others() -> None:
+    now = [spoiled(document("n1"), "late"), document("n2")]
+    part = compared(now, spoiled(document("b1"), "late"), document("b2"))
+    assert (part.repeats, part.runs) == (1, ("b2",))
+
+
+def test_every_standard_metric_is_shown_and_what_is_named_besides() -> None:
+    part = compared(document(values={"itl_p99": 0.02}), document("a"), fail=["itl_p99:10%", "tpot_p50:7%"])
+    found = by_metric(part)
+    assert list(found) == [
+        *(f"{name}_{statistic}" for name in ("ttft", "tpot", "e2e") for statistic in ("p50", "p95", "p99")),
+        *("output_tokens_per_s", "request_rate", "error_rate", "itl_p99"),
+    ]
+    assert {name for name, change in found.items() if change.gated} == {"itl_p99", "tpot_p50"}
+    assert [found[name].tolerance for name in ("tpot_p50", "tpot_p95", "ttft_p99", "error_rate")] == ["7%", "10%", "5%", "0.5pp"]
+    assert found["itl_p99"].verdict == "regressed"
+    assert found["itl_p99"].ratio == pytest.approx(2.0)
+    assert part.verdict == "regressed"
+
+
+def test_only_gated_metrics_decide_and_the_default_ones_where_none_is() -> None:
+    slow_tail, slow_decode = document(values={"ttft_p99": 0.05}), document(values={"tpot_p50": 0.05})
+    assert compared(slow_tail, document("a")).verdict == "unchanged"
+    assert compared(slow_tail, document("a"), fail=["ttft_p99:10%"]).verdict == "regressed"
+    assert compared(slow_decode, document("a"), fail=["ttft_p99:10%"]).verdict == "unchanged"
+    assert compare_runs([slow_tail], [document("a")], "main", {}, ()).verdict == "unchanged"
+    assert compare_runs([slow_decode], [document("a")], "main", {}, ()).verdict == "regressed"
+
+
+def test_a_ratio_and_a_difference_each_have_their_interval() -> None:
+    values = {"ttft_p50": (0.13, 0.12, 0.14), "error_rate": (0.04, 0.03, 0.05)}
+    before = {"ttft_p50": (0.10, 0.09, 0.11), "error_rate": (0.00, 0.00, 0.01)}
+    found = by_metric(compared(document(values=values), document("a", values=before)))
+    ratio, difference = found["ttft_p50"], found["error_rate"]
+    assert (ratio.scale, difference.scale, difference.ratio) == ("ratio", "difference", None)
+    assert ratio.ratio == pytest.approx(1.3)
+    assert ratio.low is not None
+    assert ratio.high is not None
+    assert 1.1 < ratio.low < 1.3 < ratio.high < 1.6
+    assert difference.low is not None
+    assert difference.high is not None
+    assert 0.02 < difference.low < 0.04 < difference.high < 0.06
+
+
+def test_values_without_a_bound_are_null_and_named() -> None:
+    change = by_metric(compared(document(values={"ttft_p50": None}), document("a")))["ttft_p50"]
+    assert (change.measured, change.unbounded, change.ratio, change.low, change.high) == (None, ("measured",), None, None, None)
+    assert (change.verdict, change.note) == ("regressed", "so many requests failed that there is no finite value")
+    # An end of the interval that has none is null as well, and the other is not.
+    part = document(values={"ttft_p50": 0.02})
+    unbounded = part.metrics["ttft_p50"].model_copy(update={"high": None, "unbounded": ("high",)})
+    now = part.model_copy(update={"metrics": {**part.metrics, "ttft_p50": unbounded}})
+    change = by_metric(compared(now, document("a")))["ttft_p50"]
+    assert (change.high, change.verdict) == (None, "regressed")
+    assert change.low == pytest.approx(1.91, abs=0.01)
+    change = by_metric(compared(document("a"), now))["ttft_p50"]
+    assert (change.low, change.verdict) == (None, "improved")  # certain: what is unbounded is how much
+
+
+def test_a_metric_that_one_side_lacks() -> None:
+    whole = document("whole")
+    lacking = whole.model_copy(update={"metrics": {k: v for k, v in whole.metrics.items() if k != "tpot_p50"}})
+    assert by_metric(compared(lacking, whole))["tpot_p50"].verdict == "missing"
+    assert by_metric(compared(whole, lacking))["tpot_p50"].verdict == "new"
+
+
+def test_repetitions_count_together_and_only_they() -> None:
+    now = [document(f"n{i}", values={"tpot_p50": 0.01 + i * 1e-5}) for i in range(3)]
+    strangers = [document("x", profile="poisson 8/s"), document("y", ordinal=2), document("z", of=variant("slow"))]
+    before = [document(f"b{i}", values={"tpot_p50": 0.01 - i * 1e-5}) for i in range(3)]
+    part = compared([*strangers, *now], *strangers, *before)
+    assert (part.repeats, part.runs, part.note) == (3, ("b0", "b1", "b2"), "")
+    change = by_metric(part)["tpot_p50"]
+    assert change.measured == pytest.approx(0.01001, rel=1e-4)
+    assert change.verdict == "unchanged"
+    assert "a standard deviation of 2% between runs is assumed" in compared(now[:2], *before[:2]).note
+    assert compared(now[:1], *before).note == ""
+    with pytest.raises(ValueError, match="no run to compare"):
+        compared([], *before)
+
+
+def test_what_may_differ_is_shown() -> None:
+    now = document(of=variant("default", TUNED="1"))
+    part = compared(now.model_copy(update={"context": {**now.context, "engine version": "vLLM 0.33.0"}}), document("a"))
+    assert part.verdict == "unchanged"
+    assert part.differences == {"engine version": "vLLM 0.32.0 -> vLLM 0.33.0", "env TUNED": "unset -> 1"}
+
+
+def test_a_run_without_a_steady_state_is_said_to_be_one() -> None:
+    growing = document("a", steadiness=SteadinessPart(extra_warmup_s=0.0, unstable="the backlog grew by 4 % of arrivals"))
+    assert "the baseline's run had no steady state (the backlog grew by 4 % of arrivals)" in compared(document(), growing).note
+    assert "this run had no steady state" in compared(growing, document("b")).note
+
+
+def test_sessions_are_compared_question_by_question() -> None:
+    now = [
+        document("n1"),
+        document("n2", of=cell("a100")),
+        document("n3", test="test_new"),
+        document("n4"),
+        document("n5", label="8/s"),
+    ]
+    found = compare_sessions(now, [document("b1"), document("b2", label="8/s")], "main", DEFAULTS, set(DEFAULTS))
+    assert [(run.run_id, part.verdict, part.repeats) for run, part in found] == [
+        ("n4", "unchanged", 2),
+        ("n2", "incomparable", 1),
+        ("n3", "new", 1),
+    ]
+
+
+REGRESSED = """\
+baseline 0001_main: REGRESSED (SIMULATED: no real server was measured)
+metric           baseline  measured  change  90 % interval  allowed  verdict
+TTFT p50             10ms      10ms      0%    -4.5..+4.8%      10%  unchanged
+TTFT p95             10ms      10ms      0%    -4.5..+4.8%     (5%)  unchanged
+TTFT p99             10ms       inf       -              -     (5%)  regressed
+TPOT p50             10ms      12ms    +20%      +15..+26%       5%  regressed
+TPOT p95             10ms    10.8ms     +8%     +3.1..+13%      10%  noise
+TPOT p99             10ms      10ms      0%    -4.5..+4.8%     (5%)  unchanged
+E2E p50              10ms      10ms      0%    -4.5..+4.8%     (5%)  unchanged
+E2E p95              10ms      10ms      0%    -4.5..+4.8%     (5%)  unchanged
+E2E p99              10ms     260ms     26x        25..27x     (5%)  regressed
+output tokens/s      50/s      40/s    -20%      -24..-16%       5%  regressed
+requests/s         0.01/s    0.01/s      0%    -4.5..+4.8%     (5%)  unchanged
+error rate             0%      1.2%  +1.2pp     +1..+1.4pp    0.5pp  regressed
+- fewer than 3 runs on either side: a standard deviation of 2% between runs is
+  assumed
+- compared: 1 run of this session with 1 run of the baseline
+- allowed in brackets: shown only, fails no test
+- TTFT p99: so many requests failed that there is no finite value
+- TPOT p95: the change is too close to the 10% that are allowed: only many more
+  runs would tell
+- also differs: env TUNED: unset -> 1"""
+
+
+def test_the_table_of_a_regression() -> None:
+    now = document(
+        values={
+            "ttft_p99": None,
+            "tpot_p50": 0.012,
+            "tpot_p95": 0.0108,
+            "e2e_p99": 0.26,
+            "output_tokens_per_s": 40.0,
+            "error_rate": (0.012, 0.011, 0.013),
+        },
+        of=variant("default", TUNED="1"),
+    )
+    before = document("a", values={"output_tokens_per_s": 50.0, "error_rate": (0.0, 0.0, 0.0)})
+    assert comparison_table(compared(now, before), simulated=True) == REGRESSED
+
+
+INCOMPARABLE = """\
+baseline 0001_main: INCOMPARABLE
+- the baseline was measured under other conditions
+- hardware: a100 -> h100
+- profile: poisson 8/s -> poisson 10/s"""
+
+
+def test_the_table_of_what_cannot_be_compared() -> None:
+    part = compared(document(), document("a", of=cell("a100"), profile="poisson 8/s"))
+    assert comparison_table(part, simulated=False) == INCOMPARABLE
+
+
+def change_part(name: str, **changes: object) -> ChangePart:
+    key = metric_key(name)
+    plain = ChangePart(
+        metric=name,
+        title=key.title,
+        unit=key.metric.unit.value,
+        higher_is_better=key.metric.higher_is_better,
+        measured=2.0,
+        baseline=1.0,
+        ratio=2.0,
+        low=1.5,
+        high=2.5,
+        tolerance="10%",
+        gated=True,
+        verdict="noise",
+        note="",
+    )
+    return plain.model_copy(update=changes)
+
+
+def row(change: ChangePart) -> list[str]:
+    part = ComparisonPart(baseline="main", runs=(), verdict="noise", changes=(change,), differences={})
+    return comparison_table(part, simulated=False).splitlines()[2].removeprefix(change.title).split("  ")
+
+
+@pytest.mark.parametrize(
+    ("change", "change_text", "interval"),
+    [
+        (change_part("ttft_p99", ratio=1.12, low=1.081, high=1.162), "+12%", "+8.1..+16%"),
+        (change_part("ttft_p99", ratio=0.9958, low=0.99, high=1.001), "-0.42%", "-1..+0.1%"),
+        (change_part("ttft_p99", ratio=1.00001, low=0.99999, high=1.00001), "0%", "0..0%"),
+        (change_part("ttft_p99", ratio=12.3, low=8.0, high=16.0), "12x", "+700%..16x"),
+        (change_part("ttft_p99", ratio=2.0, low=1.3, high=None), "+100%", "> +30%"),
+        (change_part("ttft_p99", ratio=2.0, low=None, high=2.3), "+100%", "< +130%"),
+        (change_part("ttft_p99", ratio=None, low=None, high=None), "-", "-"),
+        (
+            change_part("ttft_p99", scale="difference", measured=0.25, baseline=0.2, low=-0.01, high=0.11),
+            "+50ms",
+            "-10ms..+110ms",
+        ),
+        (change_part("error_rate", scale="difference", measured=0.01, baseline=0.017, low=-0.01, high=0.0), "-0.7pp", "-1..0pp"),
+    ],
+)
+def test_how_a_change_reads(change: ChangePart, change_text: str, interval: str) -> None:
+    cells = [cell.strip() for cell in row(change) if cell.strip()]
+    assert cells[2:4] == [change_text, interval]
+
+
+@pytest.mark.parametrize("scale", ["ratio", "difference"])
+@pytest.mark.parametrize("build", [lambda value: (value, value), lambda value: (None, value)], ids=["bounded", "without a bound"])
+def test_nothing_is_wider_than_80_columns(scale: str, build: Callable[[float], tuple[float | None, float]]) -> None:
+    changes = []
+    for name in METRICS.values():
+        low, high = build(123456.789)
+        key = f"{name.name}_p99.99" if name.is_distribution else name.name
+        wide = {"measured": 98765.4321, "baseline": 0.000123456, "ratio": 8.1e8, "low": low, "high": high, "scale": scale}
+        changes.append(change_part(key, **wide, tolerance="12.5pp", gated=False, verdict="unchanged", note="x " * 80))
+    part = ComparisonPart(
+        baseline="a-name-of-a-baseline " * 6,
+        runs=("a",),
+        verdict="noise",
+        changes=tuple(changes),
+        differences={"env X": "y" * 200},
+    )
+    table = comparison_table(part, simulated=True)
+    assert max(map(len, table.splitlines())) <= 80, table
+    assert all(change.title in table for change in changes)
+
+
+def test_real_documents_can_be_compared() -> None:
+    """What ``run_document`` writes, with the intervals that were measured, once through the whole way."""
+
+    def written(scale: float) -> RunDocument:
+        run = run_of(answered(600, scale=scale))
+        printed = fingerprint(run.identity.cell, run.identity.workload, run.identity.profile, run.deployment.target, True)
+        return judged(run).model_copy(update={"fingerprint": printed})
+
+    part = compared(written(1.5), written(1.0), fail=["ttft_p50:10%"])
+    assert by_metric(part)["ttft_p50"].verdict == "regressed"
+    assert ComparisonPart.model_validate_json(part.model_dump_json()) == part
