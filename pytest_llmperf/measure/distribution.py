@@ -37,6 +37,9 @@ class RequestsInOrder:
         return (self.values > limit).astype(np.float64)
 
 
+_ROUNDING = 1e-9
+
+
 @dataclass(frozen=True)
 class Distribution:
     """Latencies in seconds: ``values`` (shape (k,), finite, in order of arrival) of requests that ended well, and ``failures``.
@@ -100,7 +103,8 @@ class Distribution:
         """How many independent observations the share beyond ``value`` rests on, at least one (Rao and Scott 1992)."""
         if self.in_order is None:
             return self.samples
-        beyond = self.in_order.beyond(value)
+        # What differs from the value by rounding only is equal to it: the pattern of its last digits is no dependence.
+        beyond = self.in_order.beyond(value * (1 + _ROUNDING))
         return max(1, round(self.samples * worth(beyond) / len(beyond))) if len(beyond) else self.samples
 
     def _moment(self, statistic: str) -> Estimate:

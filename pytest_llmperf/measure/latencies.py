@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from pytest_llmperf.load.records import Floats, RequestLog
+    from pytest_llmperf.load.records import Floats, Ints, RequestLog
 
 PER_REQUEST = ("ttft", "tpot", "e2e", "service_ttft", "service_e2e")
 """The latencies that have one value a request."""
 
 
-def answered_s(log: RequestLog) -> Floats:
+class Timed(Protocol):
+    """What latencies are computed from: a finished load's ``RequestLog``, or a ``Sighting`` of one that runs."""
+
+    @property
+    def scheduled_s(self) -> Floats: ...
+    @property
+    def sent_s(self) -> Floats: ...
+    @property
+    def first_token_s(self) -> Floats: ...
+    @property
+    def last_token_s(self) -> Floats: ...
+    @property
+    def end_s(self) -> Floats: ...
+    @property
+    def output_tokens(self) -> Ints: ...
+
+
+def answered_s(log: Timed) -> Floats:
     """When the answer was complete, shape (n,): the last token, or the end of the body where no token was seen arriving."""
     return np.where(np.isnan(log.last_token_s), log.end_s, log.last_token_s)
 
 
-def request_latencies(log: RequestLog) -> dict[str, Floats]:
+def request_latencies(log: Timed) -> dict[str, Floats]:
     """The metrics of ``PER_REQUEST``, each of shape (n,), whatever the request's outcome.
 
     TTFT is nan without a token seen arriving (not streamed, or no token at all), TPOT below two tokens.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from pytest_llmperf.measure.gaps import gaps_of
 from pytest_llmperf.measure.latencies import request_latencies
 
 if TYPE_CHECKING:
-    from pytest_llmperf.load.records import Floats, LoadResult, RequestLog
+    from pytest_llmperf.load.records import Floats, LoadResult
 
 Bools = NDArray[np.bool_]
 
@@ -143,7 +143,7 @@ def sighted(sighting: Sighting, window_start_s: float) -> Observations:
     """A running load's requests, as far as they have been seen. ``window_start_s``: where its warm-up ends."""
     ended = ~np.isnan(sighting.end_s)
     # A sighting has all the columns that latencies are computed from, with nan for what has not happened yet.
-    latencies = request_latencies(cast("RequestLog", sighting))
+    latencies = request_latencies(sighting)
     for name in latencies:
         # Of a request in flight only the first token is known; its last one so far is not its last.
         hidden = np.zeros(len(ended), np.bool_) if name in ("ttft", "service_ttft") else ~ended

@@ -166,6 +166,7 @@ class Load:
             ),
             result,
             stop.stopped(result) if stop is not None else None,
+            is_open_loop=plan.open_loop,
         )
         self._check_end(result)
         return run
@@ -183,14 +184,14 @@ class Load:
         two runs never share their arrivals."""
         return crc32(f"{self.seed}:{self.node_id}:{self.runs}".encode())
 
-    def _measured(self, identity: RunIdentity, result: LoadResult, stopped: Stopped | None) -> LoadRun:
+    def _measured(self, identity: RunIdentity, result: LoadResult, stopped: Stopped | None, *, is_open_loop: bool) -> LoadRun:
         from pytest_llmperf.measure.compute import measure
         from pytest_llmperf.measure.run import Run
         from pytest_llmperf.measure.steady import steadiness
         from pytest_llmperf.measure.trust import TrustLimits, distrust
         from pytest_llmperf.report.document import run_document
 
-        steady = steadiness(result)
+        steady = steadiness(result, open_loop=is_open_loop)
         run = Run(
             identity=identity,
             deployment=self.deployment.info,

@@ -92,6 +92,13 @@ def test_below_200_requests_an_interval_takes_them_for_independent() -> None:
     assert Distribution(values, in_order=RequestsInOrder(values)).estimate(key) == Distribution(values).estimate(key)
 
 
+def test_values_that_differ_by_rounding_only_have_an_interval() -> None:
+    # As a difference of instants gives them: equal but for the last digits, which drift with the clock.
+    values = (np.arange(400) * 0.1 + 0.010) - np.arange(400) * 0.1
+    estimate = Distribution(values, in_order=RequestsInOrder(values)).estimate(metric_key("tpot_p50"))
+    assert estimate.low == pytest.approx(0.010) == estimate.high
+
+
 def test_a_throughput_has_students_interval_of_its_batch_means() -> None:
     blocks = 100 + 5 * np.tile([1.0, -1.0], 10)
     low, high = flow_interval(100.0, blocks)
