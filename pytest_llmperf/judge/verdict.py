@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -111,15 +111,15 @@ def judge(
 ) -> Verdict:
     """Hold a run's metrics against an SLA by the measured values.
 
-    ``invalid``: reasons not to trust the run; any makes the verdict INVALID, whatever was measured, as does a miss so small that
-    the client's own delay may have caused it. Else one FAIL fails it, else one INCONCLUSIVE leaves it open. Too few samples fail
-    a quantile only where no further ones could mend it. ``stopped``: how the load ended, if it was to run until *this* SLA was
-    settled; a settled FAIL fails it even where no check shows it. Without a steady state there is no PASS: a saturating server
-    gets worse the longer it is loaded.
+    ``invalid``: reasons not to trust the run; any makes the verdict INVALID, whatever was measured, as do misses so small that
+    the client's own delay may have caused them all. Else one FAIL fails it, else one INCONCLUSIVE leaves it open. Too few samples
+    fail a quantile only where no further ones could mend it. ``stopped``: how the load ended, if it was to run until *this* SLA
+    was settled; a settled FAIL fails it even where no check shows it. Without a steady state there is no PASS: a saturating
+    server gets worse the longer it is loaded.
     """
     limits = request_limits(sla.thresholds)
     checks = tuple(_check(metrics, threshold, limits) for threshold in sla.thresholds)
-    invalid = invalid or tuple(_decided_by_the_client(metrics, checks))
+    invalid = invalid or _decided_by_the_client(metrics, checks)
     if invalid:
         return Verdict(sla.name, Outcome.INVALID, checks, invalid, gate=sla.gate)
     outcome, reasons = _of_the_run(_worst(checks), steadiness, stopped)
@@ -147,16 +147,24 @@ def _of_the_run(outcome: Outcome, steadiness: Steadiness, stopped: Stopped | Non
     return outcome, reasons
 
 
-def _decided_by_the_client(metrics: Metrics, checks: Iterable[Check]) -> Iterator[str]:
-    """A miss that the client's own delay may have caused. The delay only adds, so a limit that is kept was kept by the server."""
+def _decided_by_the_client(metrics: Metrics, checks: Iterable[Check]) -> tuple[str, ...]:
+    """Every miss, where the client's own delay may have caused all of them; empty where the server missed a limit by itself.
+
+    The delay only adds, so a limit that is kept was kept by the server.
+    """
+    reasons = []
     for check in checks:
+        if check.outcome is not Outcome.FAIL:
+            continue
         metric, limit = check.threshold.key.metric, check.threshold.limit
         delay_s = metrics.client_delay.in_metric(metric.name) if metric.is_distribution else 0.0
-        if limit < check.estimate.value <= limit + delay_s and check.outcome is Outcome.FAIL:
-            yield (
-                f"{check.threshold.key.title} {check.threshold.required}: measured {shown(metric, check.estimate.value)}, of "
-                f"which the client's own delay may be {shown(metric, delay_s)}; use a less busy machine or more workers"
-            )
+        if not limit < check.estimate.value <= limit + delay_s:
+            return ()
+        reasons.append(
+            f"{check.threshold.key.title} {check.threshold.required}: measured {shown(metric, check.estimate.value)}, of "
+            f"which the client's own delay may be {shown(metric, delay_s)}; use a less busy machine or more workers"
+        )
+    return tuple(reasons)
 
 
 def _worst(checks: tuple[Check, ...]) -> Outcome:
@@ -185,7 +193,7 @@ def _why_unknown(key: MetricKey, metrics: Metrics) -> str:
     if key.metric.is_distribution:
         return f"no request has a {key.metric.title} (it needs a streamed answer of several tokens)"
     if key.metric.name == "goodput":
-        return "the SLA limits no latency of a single request (such as ttft p99), so none can be good or bad"
+        return "no request has one of the latencies within which it would be good (they need a streamed answer of several tokens)"
     if not metrics.window_s > 0:
         return "the measured window has no length"
     return "the cell has no price"

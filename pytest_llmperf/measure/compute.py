@@ -93,9 +93,12 @@ class Metrics:
     def goodput(self, limits: Mapping[str, float]) -> Estimate:
         """The fraction of ended requests that ended well and met every per-request limit (metric name -> seconds).
 
-        A latency that a request does not have (TPOT of one token) cannot break its limit. Unknown without limits or requests.
+        A latency that a request does not have (TPOT of one token) cannot break its limit; one that no answered request has leaves
+        goodput unknown, as do no limits and no requests.
         """
         if not limits or self.counts.ended == 0:
+            return UNKNOWN
+        if self.counts.ok and any(not np.isfinite(self.latencies[name]).any() for name in limits):
             return UNKNOWN
         broken = np.zeros(self.counts.ended, np.bool_)
         for name, limit in limits.items():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from pytest_llmperf.measure.dependence import worth
-from pytest_llmperf.measure.interval import mean_interval, quantile_interval_ranks, quantile_rank
+from pytest_llmperf.measure.interval import batch_quantile_interval, mean_interval, quantile_interval_ranks, quantile_rank
 from pytest_llmperf.measure.run import UNKNOWN, Estimate
 
 if TYPE_CHECKING:
@@ -91,6 +91,10 @@ class Distribution:
 
     def _quantile(self, quantile: float) -> Estimate:
         value = self._at(quantile_rank(self.total, quantile))
+        if self.in_order is not None and self.independent is None and not self.failures:
+            batched = batch_quantile_interval(value, self.values, quantile)
+            if batched is not None:
+                return Estimate(value, *batched, self.samples)
         independent = self._worth_at(value)
         low, high = quantile_interval_ranks(independent, quantile)
         # Ranks among independent observations, spread over all values (Woodruff 1952, with one observation a cluster).

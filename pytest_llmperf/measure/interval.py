@@ -1,4 +1,4 @@
-"""95 % intervals that assume nothing about the shape of a distribution.
+"""95 % intervals that assume nothing about the shape of a distribution, or (block means) that means of many are normal.
 
 All of them take the observations for independent. Requests of one run are not (neighbours share a queue): whoever asks gives
 as many observations as the requests are worth (``measure.dependence``), so that near saturation the intervals are wide enough.
@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from pytest_llmperf.measure.dependence import variance_of_blocks
+import numpy as np
+
+from pytest_llmperf.measure.dependence import BLOCKS, FEWEST, variance_of_blocks
 
 if TYPE_CHECKING:
     from pytest_llmperf.load.records import Floats
 
 CONFIDENCE = 0.95
 _TAIL = (1 - CONFIDENCE) / 2
+_IN_TAIL = 5
 
 
 def quantile_rank(samples: int, quantile: float) -> int:
@@ -44,6 +47,25 @@ def quantile_interval_ranks(samples: int, quantile: float) -> tuple[int, int]:
         return low
 
     return smallest(_TAIL), smallest(1 - _TAIL) + 1
+
+
+def batch_quantile_interval(value: float, values: Floats, quantile: float) -> tuple[float, float] | None:
+    """Student's interval of a quantile ``value`` from the quantiles of 20 blocks of ``values`` (positive, in order of arrival).
+
+    On logarithms, with an AR(1) correction for blocks that are still correlated (batched quantiles: Seila, *Management Science*
+    28, 1982). It has both ends however far neighbours depend on each other, where a count of independent observations may be too
+    small for any. None where a block holds fewer than ``_IN_TAIL`` values on either side of the quantile: the rare slow stretches
+    that make a tail would not be in every block.
+    """
+    from scipy.special import stdtrit
+
+    size = len(values) // BLOCKS
+    if len(values) < FEWEST or size * min(quantile, 1 - quantile) < _IN_TAIL or not values.min() > 0:
+        return None
+    blocks = np.log(values[len(values) - size * BLOCKS :].reshape(BLOCKS, size))
+    of_blocks = np.sort(blocks, axis=1)[:, quantile_rank(size, quantile) - 1]
+    half = float(stdtrit(BLOCKS - 1, 1 - _TAIL)) * math.sqrt(variance_of_blocks(of_blocks) / BLOCKS)
+    return value * math.exp(-half), value * math.exp(half)
 
 
 def proportion_interval(hits: float, trials: float) -> tuple[float, float]:

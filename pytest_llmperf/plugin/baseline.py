@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 COMPARE, COMPARE_FAIL, SAVE = (Where(option=f"--llmperf-{name}") for name in ("compare", "compare-fail", "save"))
 _GATED_VERDICTS = frozenset({"regressed", "incomparable", "missing"})
+_NO_BASELINE = "no baseline: save one with --llmperf-save=NAME, then compare with --llmperf-compare=NAME"
 
 
 class RegressionError(AssertionError):
@@ -124,6 +125,12 @@ def _read(config: pytest.Config, settings: Settings) -> Baseline | None:
     return Baseline(saved.label, saved.document.runs, tolerances)
 
 
+def _has_none(config: pytest.Config) -> bool:
+    """Whether there is nothing to compare with, and the session does not make it either."""
+    settings = settings_of(config)
+    return baseline_of(config) is None and settings.save is None and not settings.autosave
+
+
 def chosen_baseline(config: pytest.Config) -> str | None:
     """In xdist's controller: what names the baseline to the workers. None where there is none, or they will find out why."""
     try:
@@ -144,23 +151,27 @@ def tolerances_of(request: cells.Request, baseline: Baseline | None) -> dict[str
 def check_baseline(config: pytest.Config, session: LlmperfSession, items: Iterable[pytest.Item]) -> None:
     """Refuse a baseline that was measured under other conditions, before anything is deployed. Raises ``ConfigError``.
 
-    A test that the baseline does not have at all is new and passes; so is a cell of a test whose other cells it has.
+    A test that the baseline does not have at all is new and passes; so is a cell of a test whose other cells it has. A test that
+    needs a baseline where there is none is marked as skipped: its fixtures would be too late, the deployment's comes first.
     """
     if settings_of(config).save is not None:
         from pytest_llmperf.report.saved import valid_name
 
         valid_name(settings_of(config).save or "", SAVE)
     baseline = baseline_of(config)
-    if baseline is None:
-        return
+    has_none = _has_none(config)
     refused: dict[str, ConfigError] = {}
     matched: set[str] = set()
     for item in items:
         cell = cells.cell_of(item)
-        if cell is None or "load" not in getattr(item, "fixturenames", ()):
+        if cell is None or "load" not in _names(item):
             continue
         request = cells.request_of(item)
         tolerances_of(request, baseline)
+        if baseline is None:
+            if has_none and cells.uses_own(item, "baseline"):
+                item.add_marker(pytest.mark.skip(reason=_NO_BASELINE))
+            continue
         key, problem = _check_item(item, cell, request, session, baseline)
         if problem is None:
             matched.add(key)
@@ -220,25 +231,29 @@ def baseline_for(item: pytest.Item, recorder: Recorder) -> BaselineOfTest:
     """What the ``baseline`` fixture is. Skips a test that has nothing to compare with, unless the session saves a baseline."""
     from pytest_llmperf.judge.tolerance import DEFAULT_TOLERANCES
 
-    baseline, settings = baseline_of(item.config), settings_of(item.config)
-    if baseline is None and settings.save is None and not settings.autosave:
-        pytest.skip("no baseline: save one with --llmperf-save=NAME, then compare with --llmperf-compare=NAME")
+    if _has_none(item.config):
+        pytest.skip(_NO_BASELINE)
+    baseline = baseline_of(item.config)
     tolerances = tolerances_of(cells.request_of(item), baseline) or {t.key.name: t for t in DEFAULT_TOLERANCES}
     return BaselineOfTest(baseline, tolerances, recorder, cells.is_last_repetition(item, settings_of(item.config).repeat))
 
 
-def gate(item: pytest.Item, recorder: Recorder) -> None:
+def gate(item: pytest.Item, recorder: Recorder, *, has_failed: bool = False) -> None:
     """After a test's body: compare its runs that it did not compare itself; a gated regression fails it.
 
-    Runs with a label belong to an experiment that judges them by itself. Raises ``GateError``.
+    A test that has failed keeps its own failure; how its runs compare is still kept with them. Runs with a label belong to an
+    experiment that judges them by itself. Raises ``GateError``.
     """
     if cells.cell_of(item) is None or (baseline := baseline_of(item.config)) is None:
         return
     tolerances = tolerances_of(cells.request_of(item), baseline)
+    decides = bool(tolerances) and not has_failed and cells.is_last_repetition(item, settings_of(item.config).repeat)
     for document in list(recorder.runs.values()):
-        if document.label or document.comparison is not None:
+        if document.label:
             continue
-        part = baseline.compare(document, tolerances)
-        recorder.compared(document.run_id, part)
-        if tolerances and cells.is_last_repetition(item, settings_of(item.config).repeat):
+        part = document.comparison
+        if part is None:
+            part = baseline.compare(document, tolerances)
+            recorder.compared(document.run_id, part)
+        if decides:
             raise_if_regressed(part, document.simulated, GateError)

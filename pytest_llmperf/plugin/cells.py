@@ -21,6 +21,7 @@ MATRIX_FIXTURE = "_llmperf_cells"
 """In the closure of every test that uses the plugin's own ``cell``, and of no other."""
 REPETITION = "_llmperf_repetition"
 """The fixture through which ``--llmperf-repeat`` runs a test with a load several times."""
+FIXTURES_MODULE = "pytest_llmperf.plugin.fixtures"
 MARKER_KEYS = ("workload", "sla", "profile", "tolerance")
 
 
@@ -170,10 +171,22 @@ def is_last_repetition(item: pytest.Item, repeats: int) -> bool:
     return callspec is None or callspec.params.get(REPETITION, repeats) == repeats
 
 
+def uses_own(item: pytest.Item, name: str) -> bool:
+    """Whether the test uses the plugin's fixture of that name, not one that its suite has under the same name."""
+    definitions: Mapping[str, Sequence[Any]] = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
+    found = definitions.get(name)
+    return found is not None and found[-1].func.__module__ == FIXTURES_MODULE
+
+
 def node_id_of(item: pytest.Item) -> str:
     """The test's id without the group that xdist adds to it under older pytests: ``t.py::test[cell]@group``."""
-    head, bracket, _ = item.nodeid.rpartition("]")
-    return head + bracket if bracket else item.nodeid
+    return without_group(item.nodeid)
+
+
+def without_group(node_id: str) -> str:
+    """``t.py::test[cell]`` of ``t.py::test[cell]@group``."""
+    head, bracket, _ = node_id.rpartition("]")
+    return head + bracket if bracket else node_id
 
 
 def grouped_by_cell(items: Sequence[pytest.Item]) -> list[pytest.Item]:

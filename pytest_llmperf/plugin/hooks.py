@@ -110,13 +110,24 @@ def refuse(config: pytest.Config, items: list[pytest.Item], error: ConfigError) 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    """Hold the runs of a test that has passed beside the baseline: a regression fails the test that found it."""
-    yield
-    if "load" in getattr(item, "fixturenames", ()):
-        from pytest_llmperf.plugin.baseline import gate
-        from pytest_llmperf.plugin.results import RECORDER
+    """Hold a test's runs beside the baseline: a regression fails the test that found it."""
+    if "load" not in getattr(item, "fixturenames", ()):
+        yield
+        return
+    from pytest_llmperf.plugin.baseline import gate
+    from pytest_llmperf.plugin.results import RECORDER
 
-        gate(item, item.config.stash[RECORDER])
+    recorder = item.config.stash[RECORDER]
+    try:
+        yield
+    except (Exception, pytest.fail.Exception):
+        gate(item, recorder, has_failed=True)
+        raise
+    except pytest.skip.Exception:
+        # INCONCLUSIVE may skip a test; that is no reason to overlook a regression.
+        gate(item, recorder)
+        raise
+    gate(item, recorder)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -13,7 +13,7 @@ from pytest_llmperf.errors import ConfigError, LoadError, UnitError, Where
 from pytest_llmperf.judge.policy import Policy, Settled
 from pytest_llmperf.metrics import metric_key
 from pytest_llmperf.plugin.asserted import Rules, asserted
-from pytest_llmperf.units import parse_duration
+from pytest_llmperf.units import format_duration, parse_duration
 
 if TYPE_CHECKING:
     import pandas
@@ -126,7 +126,6 @@ class Load:
         after Ctrl-C ``KeyboardInterrupt`` goes on.
         """
         from pytest_llmperf.experiment.records import NamedProfile
-        from pytest_llmperf.load.engine import LoadOptions, run_load
         from pytest_llmperf.load.plan import plan_load
         from pytest_llmperf.measure.run import RunIdentity
 
@@ -146,10 +145,7 @@ class Load:
             warmup_s=_seconds(warmup, "warmup") if warmup is not None else self.workload.warmup,
             max_requests=requests,
         )
-        stop = _StopWhenSettled(plan, until.on(self.deployment.cell), self.rules.policy) if until is not None else None
-        with self.progress.loading(f"{self.deployment.cell.id} {self.workload.name}") as report:
-            options = LoadOptions(workers=self.workers)
-            result = run_load(plan, self.deployment.endpoint, options, report, stop.watch if stop is not None else None)
+        result, stopped = self._driven(plan, until)
         run = self._measured(
             RunIdentity(
                 run_id=uuid4().hex[:12],
@@ -165,11 +161,25 @@ class Load:
                 label=label,
             ),
             result,
-            stop.stopped(result) if stop is not None else None,
-            is_open_loop=plan.open_loop,
+            stopped,
+            # A trace has a rate of its own that may rise: a backlog that grows with it is no overload.
+            has_one_rate=plan.open_loop and plan.trace is None,
         )
         self._check_end(result)
         return run
+
+    def _driven(self, plan: LoadPlan, until: Sla | None) -> tuple[LoadResult, Stopped | None]:
+        from pytest_llmperf.load.engine import LoadOptions, run_load
+
+        what = f"{self.deployment.cell.id} {self.workload.name}"
+        stop = _StopWhenSettled(plan, until.on(self.deployment.cell), self.rules.policy) if until is not None else None
+        with self.progress.loading(what) as report:
+            options = LoadOptions(workers=self.workers)
+            result = run_load(plan, self.deployment.endpoint, options, report, stop.watch if stop is not None else None)
+        stopped = stop.stopped(result) if stop is not None else None
+        if stopped is not None:
+            self.progress.note(f"{stopped.outcome} was settled after {format_duration(stopped.at_s)}: {stopped.reason}")
+        return result, stopped
 
     def _check_end(self, result: LoadResult) -> None:
         """Raises for what ended the load early, now that what was measured is kept."""
@@ -184,14 +194,14 @@ class Load:
         two runs never share their arrivals."""
         return crc32(f"{self.seed}:{self.node_id}:{self.runs}".encode())
 
-    def _measured(self, identity: RunIdentity, result: LoadResult, stopped: Stopped | None, *, is_open_loop: bool) -> LoadRun:
+    def _measured(self, identity: RunIdentity, result: LoadResult, stopped: Stopped | None, *, has_one_rate: bool) -> LoadRun:
         from pytest_llmperf.measure.compute import measure
         from pytest_llmperf.measure.run import Run
         from pytest_llmperf.measure.steady import steadiness
         from pytest_llmperf.measure.trust import TrustLimits, distrust
         from pytest_llmperf.report.document import run_document
 
-        steady = steadiness(result, open_loop=is_open_loop)
+        steady = steadiness(result, open_loop=has_one_rate)
         run = Run(
             identity=identity,
             deployment=self.deployment.info,

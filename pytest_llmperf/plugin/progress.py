@@ -58,6 +58,10 @@ class ProgressLine:
             yield report
         self._line(f"{what}: loaded for {format_duration(monotonic() - started)}{self._mark}")
 
+    def note(self, text: str) -> None:
+        """A line of its own, in full."""
+        self._line(text)
+
     @contextmanager
     def _status(self) -> Iterator[Callable[[str], None]]:
         if not self._live:

@@ -47,7 +47,9 @@ class Collected:
         """Remember the runs a report carries, if any: a hook, called in the controller also under xdist."""
         self.documents.extend(getattr(report, ATTRIBUTE, ()))
         if report.failed:
-            self.failed.add(report.nodeid)
+            from pytest_llmperf.plugin.cells import without_group
+
+            self.failed.add(without_group(report.nodeid))
 
     def runs(self) -> list[RunDocument]:
         """The runs as documents."""

@@ -193,6 +193,13 @@ def test_a_miss_that_the_client_may_have_caused_is_invalid(
     assert any("the client's own delay may be" in reason for reason in verdict.reasons) == (outcome is Outcome.INVALID)
 
 
+def test_a_client_that_may_have_caused_one_miss_of_two_excuses_neither() -> None:
+    metrics = replace(answered(299), client_delay=ClientDelay(sending_s=0.009, reading_s=0.009))
+    narrowly, by_far = {"ttft": {"p50": "90ms"}}, {"ttft": {"p50": "90ms", "p95": "50ms"}}
+    assert judge(metrics, sla(narrowly)).outcome is Outcome.INVALID
+    assert judge(metrics, sla(by_far)).outcome is Outcome.FAIL
+
+
 def test_a_metric_the_load_cannot_have_is_inconclusive_and_says_why() -> None:
     whole = metrics_of(*(Asked(1.0, end_s=2.0, output_tokens=5) for _ in range(300)))
     assert "no request has a TTFT" in only(judge(whole, sla({"ttft": {"p99": "1s"}}))).note
@@ -206,8 +213,13 @@ def test_goodput_is_held_against_the_limits_of_the_same_sla() -> None:
     assert good.outcome is Outcome.PASS
     assert good.estimate.value == pytest.approx(0.9)
     assert judge(metrics, sla({**document, "goodput": "91%"})).checks[1].outcome is Outcome.FAIL
-    bare = Sla("chat", (Threshold(metric_key("goodput"), ">=", 0.9),))
-    assert "limits no latency" in only(judge(metrics, bare)).note
+
+
+def test_goodput_within_a_latency_that_no_answer_has_is_inconclusive() -> None:
+    whole = metrics_of(*(Asked(1.0, end_s=31.0, output_tokens=5) for _ in range(300)))
+    check = only(judge(whole, sla({"goodput": {"min": "95%", "within": {"ttft": "1s"}}})))
+    assert check.outcome is Outcome.INCONCLUSIVE
+    assert "no request has one of the latencies" in check.note
 
 
 def test_goodput_with_limits_of_its_own_is_held_against_those() -> None:

@@ -92,6 +92,21 @@ def test_below_200_requests_an_interval_takes_them_for_independent() -> None:
     assert Distribution(values, in_order=RequestsInOrder(values)).estimate(key) == Distribution(values).estimate(key)
 
 
+@pytest.mark.parametrize(("phi", "at_least"), [(0.0, 0.90), (0.8, 0.90), (0.95, 0.86)])
+def test_a_median_of_400_requests_has_both_ends_however_much_they_depend_on_each_other(phi: float, at_least: float) -> None:
+    rng, covered, runs = np.random.default_rng(3), 0, 300
+    for _ in range(runs):
+        # The stationary AR(1) process of unit variance.
+        noise, x = rng.normal(size=400) * math.sqrt(1 - phi**2), rng.normal()
+        path = [x := phi * x + step for step in noise]
+        values = 0.01 * np.exp(0.3 * np.array(path))
+        median = Distribution(values, in_order=RequestsInOrder(values)).estimate(metric_key("tpot_p50"))
+        assert 0 < median.low < median.value < median.high < math.inf
+        covered += median.low <= 0.01 <= median.high
+    # 95 % nominal; at phi = .95 four hundred requests are worth ten, and twenty blocks do not see all of it.
+    assert covered / runs >= at_least
+
+
 def test_values_that_differ_by_rounding_only_have_an_interval() -> None:
     # As a difference of instants gives them: equal but for the last digits, which drift with the clock.
     values = (np.arange(400) * 0.1 + 0.010) - np.arange(400) * 0.1

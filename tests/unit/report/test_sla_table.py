@@ -43,7 +43,7 @@ TTFT p99  <= 1s          inf  inf            FAIL     over
 INVALID = """\
 SLA interactive-chat: INVALID
 metric    required  measured  95 % interval  verdict  how far
-TTFT p50  <= 1s        195ms  184ms..216ms   PASS     19.5% of limit
+TTFT p50  <= 1s        195ms  181ms..209ms   PASS     19.5% of limit
 - worker 1 sent its requests late: p99 31.2ms after schedule (limit 10ms); use
   more workers"""
 
