@@ -8,11 +8,20 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from pytest_llmperf.judge.means import SHORTEST_BLOCK_S
+from pytest_llmperf.judge.policy import Policy
+from pytest_llmperf.judge.questions import allowed_share
+from pytest_llmperf.judge.sequential import ALPHA, log_e_pass, memories_for_pass
 from pytest_llmperf.judge.verdict import Outcome, samples_needed
+from pytest_llmperf.measure.dependence import BLOCKS, FEWEST, VARIANCE_BOUND
 from pytest_llmperf.units import format_fraction, format_rate
 
 if TYPE_CHECKING:
-    from pytest_llmperf.experiment.sla import Sla
+    from pytest_llmperf.experiment.sla import Sla, Threshold
+
+_EFFECT = 4.0
+"""The design effect that a probe is long enough for. The largest of several estimates reaches 2 to 4 where requests are
+independent already, and a probe whose limits are well kept ends as soon as that is shown."""
 
 
 class Ending(StrEnum):
@@ -79,14 +88,40 @@ def search(lo: float, hi: float, probe: ProbeAt, *, precision: float = 0.05, max
     return _concluded(walk, lo, hi, precision)
 
 
-def probe_duration_s(sla: Sla, rate_per_s: float, least_s: float) -> float:
-    """How long a probe takes to have the samples that the SLA's statistics need, and ``least_s`` at least.
+def probe_duration_s(sla: Sla, rate_per_s: float, least_s: float, policy: Policy = Policy.MEASURED) -> float:
+    """How long a probe takes to have the samples that the SLA's thresholds need under ``policy``, and ``least_s`` at least.
 
     The number of Poisson arrivals varies by its square root: with three of them more than is needed, one probe in a thousand
     falls short.
     """
-    needed = max((samples_needed(threshold.key) for threshold in sla.thresholds), default=0)
-    return max(least_s, (needed + 3 * math.sqrt(needed)) / rate_per_s)
+    certain = policy is Policy.CERTAIN
+    needed_of = certain_samples if certain else lambda threshold: samples_needed(threshold.key)
+    needed = max((needed_of(threshold) for threshold in sla.thresholds), default=0)
+    of_flows = certain and any(_is_flow(threshold) for threshold in sla.thresholds)
+    return max(least_s, BLOCKS * SHORTEST_BLOCK_S if of_flows else 0.0, (needed + 3 * math.sqrt(needed)) / rate_per_s)
+
+
+def certain_samples(threshold: Threshold) -> int:
+    """About how many requests the sequential test takes to PASS a threshold that is well kept, at a moderate dependence.
+
+    With a design effect of 4, and not one request beyond the limit. What no number of requests can show (a
+    maximum, no errors at all) takes as many as any dependence can be told from.
+    """
+    patience = max(FEWEST, math.ceil(memories_for_pass(_EFFECT, _EFFECT)))
+    p0 = allowed_share(threshold)
+    if p0 is None or not 0 < p0 < 1:
+        return patience
+    low, high = 0, 1
+    while log_e_pass(0.0, high, p0) < -math.log(ALPHA):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if log_e_pass(0.0, middle, p0) >= -math.log(ALPHA) else (middle, high)
+    return max(patience, math.ceil(high * _EFFECT * VARIANCE_BOUND))
+
+
+def _is_flow(threshold: Threshold) -> bool:
+    return allowed_share(threshold) is None and not threshold.key.metric.is_distribution
 
 
 @dataclass

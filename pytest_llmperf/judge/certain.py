@@ -11,8 +11,8 @@ import numpy as np
 
 from pytest_llmperf.judge.means import SHORTEST_BLOCK_S, Mean, mean_of_flow, mean_of_requests
 from pytest_llmperf.judge.policy import Policy
-from pytest_llmperf.judge.questions import allowed_share, question_of
-from pytest_llmperf.judge.replay import first_ruling, gross_ruling
+from pytest_llmperf.judge.questions import allowed_share, question_of, with_rounding
+from pytest_llmperf.judge.replay import first_ruling, gross_ruling, ruling_of
 from pytest_llmperf.judge.sequential import ALPHA, E_VALUE, Ruling, memories_for_fail, memories_for_pass
 from pytest_llmperf.judge.text import shown
 from pytest_llmperf.judge.verdict import Check, Outcome, Verdict, judge, reason_of, request_limits
@@ -86,11 +86,6 @@ class _Examination:
         return observations(self.run.result, self.run.steadiness.extra_warmup_s)
 
     @cached_property
-    def _with_all_its_beginning(self) -> Observations:
-        """As whoever ended the load saw it: it may not have known yet that the warm-up was to be longer."""
-        return observations(self.run.result)
-
-    @cached_property
     def _when_ended(self) -> Observations | None:
         stopped = self.run.stopped
         return as_of(self.run.result, stopped.at_s, self.run.steadiness.extra_warmup_s) if stopped is not None else None
@@ -120,8 +115,14 @@ class _Examination:
         if not 0 < p0 < 1:
             return _without_exception(measured, series, none_may=p0 <= 0), True
         ruling = self._gross_when_ended(measured.threshold, p0)
-        if ruling is None:
+        if ruling is None and ended_at is not None:
             ruling = first_ruling(series, p0, alpha_fail=self._alpha_fail, ended_at=ended_at)
+        if ruling is None:
+            ruling = ruling_of(series, p0, alpha_fail=self._alpha_fail)
+        if ended_at is not None and ruling.outcome is Outcome.PASS and not measured.threshold.met_by(measured.estimate.value):
+            passed_at = ruling.evidence.n if ruling.evidence is not None else 0
+            note = f"passed after {passed_at:,} requests, but the whole run misses it"
+            return replace(measured, outcome=Outcome.INCONCLUSIVE, note=note), False
         if ruling.outcome is None:
             note = undecided(ruling.evidence, p0, self._rate_per_s(len(series)), self._alpha_fail)
             return replace(measured, outcome=Outcome.INCONCLUSIVE, note=note), False
@@ -133,7 +134,7 @@ class _Examination:
         """The requests against a threshold, and how many of them were known when the load was ended, if it was."""
         question = question_of(threshold, request_limits(self.sla.thresholds))
         if question is None:
-            return self._gaps(threshold.limit), None
+            return self._gaps(with_rounding(threshold.limit)), None
         ended = self._when_ended
         return question.series(self._seen), len(question.series(ended)) if ended is not None else None
 
@@ -141,7 +142,7 @@ class _Examination:
         question = question_of(threshold, request_limits(self.sla.thresholds))
         if question is None or self.run.stopped is None or self.run.stopped.outcome != Outcome.FAIL:
             return None
-        return gross_ruling(question.series(self._with_all_its_beginning), p0)
+        return gross_ruling(question.series(self._seen), p0)
 
     def _of_a_mean(self, measured: Check) -> Check:
         """A mean over the answered requests. It waits as long as a share: bursts rarer than the run move means as well."""

@@ -98,7 +98,8 @@ class ChangeInterval:
 class _Side:
     """Some runs on a scale. ``spread``: the standard deviation of their values, nan below three of them.
 
-    ``down`` and ``up``: how far the mean is uncertain either way by the runs' own intervals, at one-sided 95 %.
+    ``down`` and ``up``: how far the mean is uncertain either way by the runs' own intervals, at one-sided 95 %; infinite where
+    there are fewer than three runs, and one of them has none.
     """
 
     runs: int
@@ -135,22 +136,36 @@ def runs_needed(deviation: float, change: float) -> int:
     return math.ceil(2 + 2 * (z * deviation / math.log1p(change)) ** 2)
 
 
+def are_of_unknown_error(samples: Sequence[Sample]) -> bool:
+    """Whether nothing tells how uncertain a side is: fewer than three runs, one of them without an interval of its own.
+
+    A maximum, a minimum, a mean of two requests and the throughput of a short run have none.
+    """
+    return len(samples) < ENOUGH_RUNS and any(map(_has_no_interval, samples))
+
+
+def _has_no_interval(sample: Sample) -> bool:
+    return math.isnan(sample.low) or math.isnan(sample.high)
+
+
 def _exp(value: float) -> float:
     return math.exp(value) if value < _ENDLESS else math.inf
 
 
 def _side(scale: Scale, samples: Sequence[Sample]) -> _Side:
     places = [scale.place(sample.value) for sample in samples]
-    downs, ups = zip(*(_own_reach(scale, sample) for sample in samples), strict=True)
     runs = len(places)
+    # Unknown is not exact. From three runs on their spread holds the error of each; fewer have nothing else to go by.
+    without = 0.0 if runs >= ENOUGH_RUNS else math.inf
+    downs, ups = zip(*(_own_reach(scale, sample, without) for sample in samples), strict=True)
     spread = stdev(places) if runs >= ENOUGH_RUNS else math.nan
     return _Side(runs, fmean(places), spread, math.hypot(*downs) / runs, math.hypot(*ups) / runs)
 
 
-def _own_reach(scale: Scale, sample: Sample) -> tuple[float, float]:
-    """How far a run's own interval reaches down and up; (0, 0) where none is known."""
-    if math.isnan(sample.low) or math.isnan(sample.high):
-        return 0.0, 0.0
+def _own_reach(scale: Scale, sample: Sample, without: float) -> tuple[float, float]:
+    """How far a run's own interval reaches down and up; ``without`` both ways where none is known."""
+    if _has_no_interval(sample):
+        return without, without
     place, *ends = (scale.place(value) for value in (sample.value, sample.low, sample.high))
     shrink = Z / _Z_OF_A_RUN
     return max(0.0, place - min(ends)) * shrink, max(0.0, max(ends) - place) * shrink

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmperf.judge.paired import FIRST_LOOK, SINGLE_LOOK, Comparison, compare
 from pytest_llmperf.measure.compute import measure
+from pytest_llmperf.measure.steady import without_warmup
 
 if TYPE_CHECKING:
     from pytest_llmperf.load.records import LoadResult
@@ -17,14 +18,16 @@ PARTS = 3
 """The middle third is left out: what changes slowly shows most between the ends."""
 
 
-def drift(result: LoadResult, key: MetricKey, margin: float, *, blocks: int = 6) -> Comparison:
+def drift(result: LoadResult, key: MetricKey, margin: float, *, blocks: int = 6, extra_warmup_s: float = 0.0) -> Comparison:
     """Compare the first third of the measured window (the base) with the last: ``blocks`` of each, the i-th with the i-th.
 
+    The window opens ``extra_warmup_s`` later (``Steadiness``): what was still warming up is no beginning to compare with.
     Each block is measured as a run of its own and gives one number, so that requests which shared a queue count once.
     It is asked once, so each error is 5 %. Raises ``ValueError`` for fewer blocks than it takes.
     """
     if blocks < FIRST_LOOK:
         raise ValueError(f"at least {FIRST_LOOK} blocks are needed, not {blocks}")
+    result = without_warmup(result, extra_warmup_s)
     span_s = (result.window_end_s - result.window_start_s) / PARTS
     first = _blocks(result, key, result.window_start_s, span_s, blocks)
     last = _blocks(result, key, result.window_end_s - span_s, span_s, blocks)

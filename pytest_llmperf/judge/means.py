@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_llmperf.judge.questions import ROUNDING
 from pytest_llmperf.judge.sequential import ALPHA
 from pytest_llmperf.judge.verdict import Outcome
 from pytest_llmperf.measure.dependence import (
@@ -44,10 +45,10 @@ class Mean:
 
     def against(self, limit: float, *, at_most: bool, alpha_fail: float) -> Outcome | None:
         """PASS, FAIL or None (cannot tell) for "the mean is at most (at least) ``limit``"."""
-        room = limit - self.value if at_most else self.value - limit
-        if room >= self.bound(ALPHA):
+        room, equal = limit - self.value if at_most else self.value - limit, ROUNDING * abs(limit)
+        if room >= self.bound(ALPHA) - equal:
             return Outcome.PASS
-        return Outcome.FAIL if -room > self.bound(alpha_fail) else None
+        return Outcome.FAIL if -room > self.bound(alpha_fail) + equal else None
 
     def more_needed(self, limit: float) -> float:
         """How many times as long a run would tell it from ``limit``, if it stayed where it is."""

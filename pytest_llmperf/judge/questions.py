@@ -15,8 +15,14 @@ if TYPE_CHECKING:
     from pytest_llmperf.experiment.sla import Sla, Threshold
     from pytest_llmperf.measure.observations import Observations, Series
 
-_ROUNDING = 1 + 1e-9
-"""A latency is a difference of instants: 1.1 s - 1.0 s is a little more than 100 ms in binary, and keeps a limit of 100 ms."""
+ROUNDING = 1e-9
+"""Equal to a limit, as ``Threshold.met_by`` has it. A latency is a difference of instants: 1.1 s - 1.0 s is a little more than
+100 ms in binary, and keeps a limit of 100 ms."""
+
+
+def with_rounding(limit: float) -> float:
+    """The greatest value that is still equal to ``limit``."""
+    return limit * (1 + ROUNDING)
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Question:
     @property
     def limit(self) -> float:
         """The threshold's, in its base unit, with room for rounding."""
-        return self.threshold.limit * _ROUNDING
+        return with_rounding(self.threshold.limit)
 
     def series(self, seen: Observations) -> Series:
         """The requests against it, as far as they are known."""
@@ -45,13 +51,15 @@ class Question:
             case "error_rate":
                 return seen.failures()
             case "goodput":
-                return seen.bad({name: limit * _ROUNDING for name, limit in self.limits.items()})
+                return seen.bad({name: with_rounding(limit) for name, limit in self.limits.items()})
             case name:
                 return seen.latency(name, self.limit)
 
     def beyond(self, seen: Observations) -> int:
         """How many requests are beyond it for good, whether or not all that arrived before them are known."""
         key = self.threshold.key
+        if key.metric.name == "goodput" and not seen.shows(self.limits):
+            return 0
         if key.metric.is_distribution:
             values = seen.latencies[key.metric.name]
             beyond = seen.counted & (values > self.limit)
@@ -61,7 +69,7 @@ class Question:
         bad = seen.failed.copy()
         if key.metric.name == "goodput":
             for name, limit in self.limits.items():
-                bad |= seen.latencies[name] > limit * _ROUNDING
+                bad |= seen.latencies[name] > with_rounding(limit)
         return int(np.count_nonzero(bad & seen.counted & seen.ended))
 
     def is_lost(self, beyond: int, planned: int) -> bool:

@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from pytest_llmperf.judge.change_interval import ChangeInterval, Scale, Z, change_interval, runs_needed
+from pytest_llmperf.judge.change_interval import (
+    ENOUGH_RUNS,
+    ChangeInterval,
+    Scale,
+    Z,
+    are_of_unknown_error,
+    change_interval,
+    runs_needed,
+)
 from pytest_llmperf.metrics import MetricKey, format_value
 from pytest_llmperf.units import format_fraction
 
@@ -21,6 +29,9 @@ if TYPE_CHECKING:
     from pytest_llmperf.judge.tolerance import Tolerance
 
 _TOO_MANY_RUNS = 50
+_UNKNOWN_ERROR = (
+    f"one run does not tell how uncertain this value is: {ENOUGH_RUNS} runs on each side (--llmperf-repeat={ENOUGH_RUNS}) would"
+)
 
 
 class ChangeVerdict(StrEnum):
@@ -35,9 +46,9 @@ class ChangeVerdict(StrEnum):
     NOISE = "noise"
     """These runs cannot tell."""
     NEW = "new"
-    """The baseline has no value."""
+    """The baseline has no value; ``Change.measured`` is nan where this run has none either."""
     MISSING = "missing"
-    """This run has no value."""
+    """This run has no value, and the baseline has."""
     INCOMPARABLE = "incomparable"
     """The two were measured under conditions too different, or cannot be trusted."""
 
@@ -93,7 +104,7 @@ def compare(key: MetricKey, now: Sequence[Sample], before: Sequence[Sample], tol
 
     REGRESSED: the whole interval of the change is beyond the tolerance. IMPROVED: it excludes "no change" on the good side, and
     the estimate is beyond the tolerance there. UNCHANGED: its worse end is within the tolerance. Else NOISE, and the note says
-    what would help. Without a value on one side: NEW or MISSING.
+    what would help. Without a value on one side: NEW or MISSING; without any, NEW: nothing is gone.
     """
     scale = Scale(tolerance)
     present = [sample for sample in now if not math.isnan(sample.value)]
@@ -103,16 +114,16 @@ def compare(key: MetricKey, now: Sequence[Sample], before: Sequence[Sample], tol
     def change(verdict: ChangeVerdict, note: str = "", low: float = math.nan, high: float = math.nan) -> Change:
         return Change(key, measured, baseline, _ratio(measured, baseline), low, high, tolerance, verdict, note)
 
-    if not present:
-        return change(ChangeVerdict.MISSING, "not measured now" if past else "measured on neither side")
     if not past:
-        return change(ChangeVerdict.NEW, "not measured in the baseline")
+        return change(ChangeVerdict.NEW, "not measured in the baseline" if present else "measured on neither side")
+    if not present:
+        return change(ChangeVerdict.MISSING, "not measured now")
     places, past_places = ([scale.place(sample.value) for sample in side] for side in (present, past))
     if any(map(math.isinf, (*places, *past_places))):
         return change(*_without_bound(places, past_places))
     found = change_interval(scale, present, past)
     verdict = _verdict(found, scale.margin)
-    note = _advice(scale, found, len(present), len(past)) if verdict is ChangeVerdict.NOISE else ""
+    note = _advice(scale, found, present, past) if verdict is ChangeVerdict.NOISE else ""
     return change(verdict, note, *scale.back(found.lower, found.upper))
 
 
@@ -145,15 +156,18 @@ def _without_bound(now: Sequence[float], before: Sequence[float]) -> tuple[Chang
     return ChangeVerdict.IMPROVED, "so many of the baseline's requests failed that it has no finite value"
 
 
-def _advice(scale: Scale, found: ChangeInterval, runs: int, past_runs: int) -> str:
+def _advice(scale: Scale, found: ChangeInterval, now: Sequence[Sample], before: Sequence[Sample]) -> str:
     """How well the change is known, and what would help."""
+    if are_of_unknown_error(now) or are_of_unknown_error(before):
+        return _UNKNOWN_ERROR
     half = (found.upper - found.lower) / 2
     if math.isinf(half):
         return "the samples set no bound; longer runs do"
     tolerance = scale.tolerance
     if half < scale.margin and found.worsening > scale.margin / 2:
         return f"the change is too close to the {tolerance} that are allowed: only many more runs would tell"
-    return f"the change is known to {_width(scale, half)} only: {_repeats(scale, half, runs, past_runs)}{_sooner(tolerance.key)}"
+    help_needed = _repeats(scale, half, len(now), len(before)) + _sooner(tolerance.key)
+    return f"the change is known to {_width(scale, half)} only: {help_needed}"
 
 
 def _width(scale: Scale, half: float) -> str:

@@ -1,4 +1,4 @@
-"""A finished load, looked at as one that runs would have been: the first look at which the test decides stands."""
+"""A finished load, judged: one that ran to its end by one look, one that its verdict ended as whoever ended it saw it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ LOOKS = 40
 LOOK_EVERY_S = 5.0
 """The least time between two looks."""
 _REPORTED_WITHIN_S = 5.0
-_MOST_LOOKS = 1000
 
 
 def look_sizes(scheduled_s: Floats) -> list[int]:
@@ -39,12 +38,15 @@ def sizes_before(scheduled_s: Floats, known: int) -> list[int]:
     """The numbers of requests known in the last seconds before ``known`` were: one of them is what a load was ended at.
 
     A look at a running load sees what had ended a moment ago. A block more or less moves an e-value, so the look that ended
-    the load is found among these rather than guessed.
+    the load is found among these rather than guessed: 40 at most, the closer together the later.
     """
     if known == 0:
         return []
     since = int(np.searchsorted(scheduled_s, scheduled_s[known - 1] - _REPORTED_WITHIN_S))
-    return list(range(max(since, known - _MOST_LOOKS) + 1, known + 1))
+    if known - since <= LOOKS:
+        return list(range(since + 1, known + 1))
+    back = np.geomspace(1, known - since, LOOKS).astype(np.int64) - 1
+    return sorted({known - int(rows) for rows in back})
 
 
 def gross_ruling(series: Series, p0: float) -> Ruling | None:
@@ -56,20 +58,23 @@ def gross_ruling(series: Series, p0: float) -> Ruling | None:
     return Ruling(Outcome.FAIL, GROSS_ERGODIC, evidence_of(first.exceeds, first.values, first.in_flight, p0))
 
 
-def first_ruling(series: Series, p0: float, *, alpha_fail: float = ALPHA, ended_at: int | None = None) -> Ruling:
-    """The first decision over a finished series, 0 < p0 < 1; undecided with all its evidence where there is none.
+def ruling_of(series: Series, p0: float, *, alpha_fail: float = ALPHA) -> Ruling:
+    """The decision over a whole series, 0 < p0 < 1. Of a load of fixed length this is the one look that was ever to be made."""
+    return rule(series.exceeds, series.values, series.in_flight, p0, alpha_fail=alpha_fail)
 
-    ``ended_at``: how many of its requests were known when the load was ended because its verdict was settled.
+
+def first_ruling(series: Series, p0: float, *, alpha_fail: float = ALPHA, ended_at: int) -> Ruling:
+    """The first decision over the series of a load that its verdict ended, 0 < p0 < 1; undecided with all its evidence where
+    there is none.
+
+    ``ended_at``: how many of its requests were known when the load was ended.
     """
     gross = gross_ruling(series, p0)
     until = len(series) if gross is None or gross.evidence is None else gross.evidence.n
-    sizes = set(look_sizes(series.scheduled_s))
-    if ended_at is not None:
-        sizes.update(sizes_before(series.scheduled_s, ended_at))
+    sizes = {*look_sizes(series.scheduled_s), *sizes_before(series.scheduled_s, ended_at)}
     ruling = Ruling(None, "", None)
     for size in sorted(size for size in sizes if size <= until):
-        seen = series.first(size)
-        ruling = rule(seen.exceeds, seen.values, seen.in_flight, p0, alpha_fail=alpha_fail)
+        ruling = ruling_of(series.first(size), p0, alpha_fail=alpha_fail)
         if ruling.outcome is not None:
             return ruling
     return ruling if gross is None else gross

@@ -32,5 +32,5 @@ def _is_settled(run: Run, sla: Sla) -> bool:
         return False
     if run.steadiness.unstable and not is_warming_up(run.steadiness):
         return True
-    seen = observations(run.result)
+    seen = observations(run.result, run.steadiness.extra_warmup_s)
     return any(q is not None and 0 < q.p0 < 1 and gross_ruling(q.series(seen), q.p0) is not None for q in questions_of(sla))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytest_llmperf.experiment.profile import TraceReplay
 from pytest_llmperf.judge.policy import Policy, Settled
 from pytest_llmperf.judge.questions import Question, questions_of
 from pytest_llmperf.judge.replay import LOOK_EVERY_S, LOOKS, gross_ruling
@@ -16,12 +16,16 @@ from pytest_llmperf.judge.sequential import ALPHA, GROSS, Ruling, evidence_of, i
 from pytest_llmperf.judge.verdict import Outcome
 from pytest_llmperf.judge.wording import decided
 from pytest_llmperf.measure.steady import LOOK_EVERY_S as BACKLOG_EVERY_S
-from pytest_llmperf.measure.steady import extra_warmup, growth_sentence, overload_since
+from pytest_llmperf.measure.steady import extra_warmup, growth_sentence, is_speeding_up, overload_since
 
 if TYPE_CHECKING:
     from pytest_llmperf.experiment.sla import Sla
     from pytest_llmperf.load.plan import LoadPlan
     from pytest_llmperf.measure.observations import Observations
+
+
+_GETS_WARM_S = 8.0
+"""In so many seconds the beginning of a cold server and of an overloaded one look the same: slow, and no answer to compare."""
 
 
 def counted_requests(plan: LoadPlan) -> int | None:
@@ -30,18 +34,29 @@ def counted_requests(plan: LoadPlan) -> int | None:
     return len(plan.arrivals_s) if plan.open_loop and plan.workload.turns is None else None
 
 
+def _soonest_s(plan: LoadPlan) -> float:
+    """Before when, in seconds since the run's start, no limit is called missed."""
+    if plan.window_end_s is None:
+        return _GETS_WARM_S
+    # What is cut from a window as its warm-up is at most its first half.
+    return min(_GETS_WARM_S, (plan.window_start_s + plan.window_end_s) / 2)
+
+
 class Until:
     """Watches one load for one SLA. Ask it about once a second; the first verdict it gives is the last.
 
     Under both policies FAIL is settled by the paths that dependence cannot mislead: twenty times too many requests beyond a
     limit, a gross miss over 2,000 requests, or a backlog that grows. Under ``measured`` also once no further request could mend
     the measured value; under ``certain`` by the sequential test, and PASS once it passes every threshold at the same look.
+    Requests of a lengthened warm-up do not count, and but for the backlog nothing is settled while the warm-up may yet lengthen.
     """
 
     def __init__(self, sla: Sla, policy: Policy, plan: LoadPlan) -> None:
         self._policy = policy
         self._window_start_s = plan.window_start_s
-        self._open_loop = plan.open_loop
+        # Of a trace the rate itself may grow, and the backlog with it.
+        self._asks_backlog = plan.open_loop and not isinstance(plan.profile, TraceReplay)
+        self._soonest_s = _soonest_s(plan)
         self._planned = counted_requests(plan)
         self._questions = questions_of(sla)
         self._asked = [question for question in self._questions if question is not None]
@@ -56,15 +71,19 @@ class Until:
 
     def _found(self, seen: Observations) -> Iterator[tuple[Outcome, str]]:
         """What settles it, the cheapest to find first: an outcome and its sentence."""
-        for question in self._asked:
-            if (why := self._lost(question, seen)) is not None:
-                yield Outcome.FAIL, f"{question.name}: {why}"
-        if self._open_loop and seen.now_s >= self._next_backlog_s:
+        settling = extra_warmup(seen, self._window_start_s)
+        steady = seen.counted_from(self._window_start_s + settling.extra_warmup_s)
+        may_be_cold = seen.now_s < self._soonest_s or is_speeding_up(steady)
+        if not may_be_cold:
+            for question in self._asked:
+                if (why := self._lost(question, steady)) is not None:
+                    yield Outcome.FAIL, f"{question.name}: {why}"
+        if self._asks_backlog and seen.now_s >= self._next_backlog_s:
             self._next_backlog_s = seen.now_s + BACKLOG_EVERY_S
             if (since_s := overload_since(seen)) is not None:
                 yield Outcome.FAIL, f"unstable: no steady state, {growth_sentence(seen, since_s)}"
-        if self._is_due(seen):
-            yield from self._by_evidence(seen)
+        if not may_be_cold and self._is_due(seen):
+            yield from self._by_evidence(steady, is_settled=not settling.unstable)
 
     def _lost(self, question: Question, seen: Observations) -> str | None:
         """Why a threshold cannot be kept any more, by rules that may be asked at any time."""
@@ -89,16 +108,10 @@ class Until:
         self._next_look_at = counted + math.ceil((self._planned or 0) / LOOKS)
         return True
 
-    def _by_evidence(self, seen: Observations) -> Iterator[tuple[Outcome, str]]:
-        if self._policy is not Policy.CERTAIN:
-            yield from self._gross(seen)
+    def _by_evidence(self, steady: Observations, *, is_settled: bool) -> Iterator[tuple[Outcome, str]]:
+        if self._policy is not Policy.CERTAIN or not is_settled:
+            yield from self._gross(steady)
             return
-        settling = extra_warmup(seen, self._window_start_s)
-        if settling.unstable:
-            yield from self._gross(seen)
-            return
-        opened_s = self._window_start_s + settling.extra_warmup_s
-        steady = replace(seen, counted=seen.counted & (seen.scheduled_s >= opened_s))
         rulings = [(question, self._rule(question, steady)) for question in self._asked]
         for question, ruling in rulings:
             if ruling.outcome is Outcome.FAIL:

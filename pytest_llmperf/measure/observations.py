@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -66,6 +66,10 @@ class Observations:
     def __len__(self) -> int:
         return len(self.scheduled_s)
 
+    def counted_from(self, opened_s: float) -> Observations:
+        """The same, counting only what was scheduled at ``opened_s`` or later: a longer warm-up."""
+        return replace(self, counted=self.counted & (self.scheduled_s >= opened_s))
+
     def latency(self, metric_name: str, limit: float) -> Series:
         """The series of a latency (a metric of ``PER_REQUEST``) against ``limit`` in seconds.
 
@@ -82,13 +86,24 @@ class Observations:
     def bad(self, limits: Mapping[str, float]) -> Series:
         """The series of requests that are no goodput: failed, or beyond any of ``limits`` (metric name -> seconds).
 
-        A latency that a request does not have cannot break its limit. The values are the exceedances themselves.
+        A latency that a request does not have cannot break its limit; of one that no answered request has nothing is known, and
+        the series is empty. The values are the exceedances themselves.
         """
+        if not self.shows(limits):
+            return self.failures().first(0)
         broken = self.failed.copy()
         for name, limit in limits.items():
             broken |= self._against(name, limit)[0] > 0
         bad = broken.astype(np.float64)
         return self._known_first(bad, bad, self.ended | broken, self.counted)
+
+    def shows(self, metric_names: Iterable[str]) -> bool:
+        """Whether of each of these latencies one at least has been seen, if any counted request has been answered well.
+
+        Without streaming there is no TTFT: that none is late says nothing.
+        """
+        answered = self.counted & self.ended & ~self.failed
+        return not answered.any() or all(np.isfinite(self.latencies[name][answered]).any() for name in metric_names)
 
     def exceedances(self, metric_name: str, limit: float) -> tuple[Floats, Floats, Floats]:
         """``latency`` as the three columns that ``judge.sequential.rule`` takes: (exceeds, values, in_flight)."""

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_llmperf.measure.dependence import BLOCKS, design_effect
-from pytest_llmperf.measure.observations import observations
+from pytest_llmperf.measure.dependence import BLOCKS, FEWEST, design_effect
+from pytest_llmperf.measure.observations import as_of, observations
 from pytest_llmperf.measure.run import Steadiness
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ _FEWEST_TPOT = 100
 _TOLD_APART = 0.10
 _ERRORS = 3.0
 """Standard errors of the part that is cut: MSER has chosen it among many, so two would be none too rare."""
+_ERRORS_APART = 4.0
+_ONE_WAY = 0.7
+_PAIRS = BLOCKS * (BLOCKS - 1) / 2
 _RECENT = 0.8
 _FEWEST_ARRIVALS = 200
 _GROWTH = 0.02
@@ -90,10 +93,14 @@ def _recent(in_flight: Floats) -> Floats:
 
 def _chance_of_rise(y: Floats) -> float:
     """The one-sided p of Kendall's tau against a rise, by the normal approximation with continuity correction."""
-    n = len(y)
-    concordance = float(np.sign(y[None, :] - y[:, None])[np.triu_indices(n, 1)].sum())
+    n, concordance = len(y), _concordance(y)
     z = (concordance - (1 if concordance > 0 else 0)) / math.sqrt(n * (n - 1) * (2 * n + 5) / 18)
     return 0.5 * math.erfc(z / math.sqrt(2))
+
+
+def _concordance(y: Floats) -> float:
+    """Pairs of ``y`` that rise less those that fall: Kendall's tau times n (n - 1) / 2."""
+    return float(np.sign(y[None, :] - y[:, None])[np.triu_indices(len(y), 1)].sum())
 
 
 def watched_from_s(seen: Observations) -> float:
@@ -136,7 +143,8 @@ def extra_warmup(seen: Observations, window_start_s: float) -> Steadiness:
     """By how much the beginning of the window (``window_start_s``) had not settled, by the TPOT of the requests seen so far.
 
     It is cut only where MSER-5 would, 100 requests or more have a TPOT, and the mean TPOT of what is cut differs from the rest
-    by more than 10 % and by more than chance: a short run's samples are not given away for noise.
+    by more than 10 % and by more than chance: a short run's samples are not given away for noise. That nothing settled in the
+    first half is said of 200 requests or more.
     """
     tpot = seen.latencies["tpot"]
     rows = np.flatnonzero(seen.counted & np.isfinite(tpot))
@@ -148,21 +156,50 @@ def extra_warmup(seen: Observations, window_start_s: float) -> Steadiness:
     difference = abs(float(tpot[:cut].mean() - rest.mean())) if cut else 0.0
     if difference <= _TOLD_APART * rest.mean():
         return Steadiness()
-    # What never settled has a trend in the rest, too: its spread says nothing of chance.
-    chance = _ERRORS * math.sqrt(float(rest.var()) * design_effect(rest) / cut)
-    if not never and difference <= chance:
-        return Steadiness()
     if never:
-        return Steadiness(unstable=f"{WARMING}: TPOT had not settled after {cut:,} requests")
+        positive = tpot > 0
+        logs = np.log(tpot[positive])
+        shown = len(logs) >= FEWEST and _never_settled(logs, int(np.count_nonzero(positive[:cut])))
+        return Steadiness(unstable=f"{WARMING}: TPOT had not settled after {cut:,} requests") if shown else Steadiness()
+    if difference <= _ERRORS * math.sqrt(float(rest.var()) * design_effect(rest) / cut):
+        return Steadiness()
     return Steadiness(extra_warmup_s=float(seen.scheduled_s[rows[cut]]) - window_start_s)
+
+
+def _never_settled(logs: Floats, cut: int) -> bool:
+    """Whether it is more than chance that ``logs`` (shape (n,), n >= 200) ends elsewhere than it was in its first ``cut`` values.
+
+    A level that wanders for a while looks much like one that has not settled. Told apart is what goes one way throughout (of
+    the pairs of 20 blocks 85 % agree: tau 0.7), and where the last quarter differs by four standard errors of its own and of
+    the first part's. The design effect of the whole would be of no use: a trend's is so large that no trend would exceed it.
+    """
+    size = len(logs) // BLOCKS
+    if abs(_concordance(logs[-size * BLOCKS :].reshape(BLOCKS, size).mean(axis=1))) >= _ONE_WAY * _PAIRS:
+        return True
+    parts = logs[:cut], logs[-(len(logs) // 4) :]
+    variance = sum(float(part.var()) * design_effect(part) / len(part) for part in parts)
+    return bool(abs(parts[0].mean() - parts[1].mean()) > _ERRORS_APART * math.sqrt(variance))
+
+
+def is_speeding_up(seen: Observations) -> bool:
+    """Whether the latest quarter of the counted answers came, at the mean, by more than 10 % faster a token than the first.
+
+    A server that gets warm does; one that is overloaded does not. It is told long before ``extra_warmup`` can cut anything.
+    """
+    tpot = seen.latencies["tpot"][seen.counted]
+    tpot = tpot[np.isfinite(tpot)]
+    quarter = len(tpot) // 4
+    return quarter > 0 and bool(tpot[-quarter:].mean() < (1 - _TOLD_APART) * tpot[:quarter].mean())
 
 
 def steadiness(result: LoadResult, *, open_loop: bool = True) -> Steadiness:
     """What a finished load says of its own steady state.
 
-    A closed loop's concurrency is bounded, so it has no backlog that could grow.
+    ``open_loop``: whether to look for a growing backlog. Not in a closed loop, whose concurrency is bounded, nor where the rate
+    is not constant, as in a trace. A load that was ended early is told by what was known at that instant: what it was ended for
+    does not change by what arrives afterwards.
     """
-    seen = observations(result)
+    seen = as_of(result, result.stopped_s) if result.stopped_s is not None else observations(result)
     if open_loop and (since_s := overload_since(seen)) is not None:
         return Steadiness(unstable=growth_sentence(seen, since_s))
     return extra_warmup(seen, result.window_start_s)

@@ -105,8 +105,9 @@ class FindCapacity:
     ) -> CapacityResult:
         """Search from ``lo``, doubling up to ``hi``, then halving the bracket until it is ``precision`` wide.
 
-        Each probe loads for ``probe``, or for as long as the SLA's statistics need samples (a p99 at 1/s takes almost six
-        minutes, so begin near the rate that is expected), and ends as soon as its verdict is settled. Each is a run of its own.
+        Each probe loads for ``probe``, or for as long as the SLA's statistics need samples under the session's policy (a p99 at
+        1/s takes almost six minutes to measure and forty to be certain of, so begin near the rate that is expected), and
+        ends as soon as its verdict is settled. Each is a run of its own.
         Raises ``ConfigError`` for rates, durations or a precision that make no sense, and whatever ``load`` raises.
         """
         least_s, wanted = _search_settings(probe, precision, max_probes)
@@ -117,7 +118,7 @@ class FindCapacity:
 
         def probed(rate_per_s: float) -> Probe:
             profile = Poisson(rate_per_s) if arrivals == "poisson" else Constant(rate_per_s)
-            duration_s = probe_duration_s(sla, rate_per_s, least_s)
+            duration_s = probe_duration_s(sla, rate_per_s, least_s, self.load.rules.policy)
             run = self.load(profile, f"{duration_s:.3f}s", until=sla, label=format_rate(rate_per_s))
             verdict = run.judge(sla)
             made.append(CapacityProbe(rate_per_s, run, verdict))

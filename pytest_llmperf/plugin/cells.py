@@ -21,7 +21,6 @@ MATRIX_FIXTURE = "_llmperf_cells"
 """In the closure of every test that uses the plugin's own ``cell``, and of no other."""
 REPETITION = "_llmperf_repetition"
 """The fixture through which ``--llmperf-repeat`` runs a test with a load several times."""
-FIXTURES_MODULE = "pytest_llmperf.plugin.fixtures"
 MARKER_KEYS = ("workload", "sla", "profile", "tolerance")
 
 
@@ -163,19 +162,6 @@ def cell_of(item: pytest.Item | None) -> Cell | None:
     callspec = getattr(item, "callspec", None)
     cell = callspec.params.get("cell") if callspec is not None else None
     return cell if isinstance(cell, Cell) else None
-
-
-def is_last_repetition(item: pytest.Item, repeats: int) -> bool:
-    """Whether no further repetition of the test follows, as far as ``--llmperf-repeat`` goes."""
-    callspec = getattr(item, "callspec", None)
-    return callspec is None or callspec.params.get(REPETITION, repeats) == repeats
-
-
-def uses_own(item: pytest.Item, name: str) -> bool:
-    """Whether the test uses the plugin's fixture of that name, not one that its suite has under the same name."""
-    definitions: Mapping[str, Sequence[Any]] = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
-    found = definitions.get(name)
-    return found is not None and found[-1].func.__module__ == FIXTURES_MODULE
 
 
 def node_id_of(item: pytest.Item) -> str:

@@ -62,4 +62,6 @@ def drift(run: LoadRun, metric: str = "tpot_p50", margin: str = "10%") -> DriftR
     Raises ``ConfigError`` for a metric or margin that cannot be.
     """
     (judged,) = metrics_to_judge(metric, margin, "drift()")
-    return DriftResult(run, judged_drift(run.run.result, judged.key, judged.margin))
+    measured = run.run
+    found = judged_drift(measured.result, judged.key, judged.margin, extra_warmup_s=measured.steadiness.extra_warmup_s)
+    return DriftResult(run, found)

@@ -114,20 +114,11 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     if "load" not in getattr(item, "fixturenames", ()):
         yield
         return
-    from pytest_llmperf.plugin.baseline import gate
+    from pytest_llmperf.plugin.baseline import gated
     from pytest_llmperf.plugin.results import RECORDER
 
-    recorder = item.config.stash[RECORDER]
-    try:
+    with gated(item, item.config.stash[RECORDER]):
         yield
-    except (Exception, pytest.fail.Exception):
-        gate(item, recorder, has_failed=True)
-        raise
-    except pytest.skip.Exception:
-        # INCONCLUSIVE may skip a test; that is no reason to overlook a regression.
-        gate(item, recorder)
-        raise
-    gate(item, recorder)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -192,7 +193,9 @@ class Load:
     def seed_of_run(self) -> int:
         """The seed of the load that is the test's ``runs``-th: the same in every session, and another for every load, so that
         two runs never share their arrivals."""
-        return crc32(f"{self.seed}:{self.node_id}:{self.runs}".encode())
+        # How many repetitions follow changes nothing in what the first of them asks.
+        node_id = re.sub(r"(\d+)of\d+(?=[\]-])", r"\1", self.node_id)
+        return crc32(f"{self.seed}:{node_id}:{self.runs}".encode())
 
     def _measured(self, identity: RunIdentity, result: LoadResult, stopped: Stopped | None, *, has_one_rate: bool) -> LoadRun:
         from pytest_llmperf.measure.compute import measure

@@ -83,6 +83,9 @@ def finish(session: pytest.Session) -> None:
 
 def write_session_files(config: pytest.Config, settings: Settings, runs: list[RunDocument]) -> None:
     """The files that speak of the whole session. Raises ``LlmperfError`` when the disk refuses."""
+    is_saving = settings.save is not None or settings.autosave
+    if not runs and is_saving:
+        config.stash[COLLECTED].saved = ["no baseline is saved: no test made a run"]
     if not runs and settings.json is None:
         return
     from pytest_llmperf.report.commit import commit_of
@@ -97,7 +100,7 @@ def write_session_files(config: pytest.Config, settings: Settings, runs: list[Ru
         simulated=settings.target == "sim" or any(run.simulated for run in runs),
         commit=commit_of(config.rootpath),
     )
-    if settings.save is not None or settings.autosave:
+    if runs and is_saving:
         config.stash[COLLECTED].saved = list(_save_baseline(document, settings, config.stash[COLLECTED].failed))
     if settings.json is not None:
         write_atomically(settings.json, to_json(document))

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_llmperf.errors import ConfigError, Where, nearest
 from pytest_llmperf.plugin import cells
-from pytest_llmperf.plugin.baseline import check_baseline
+from pytest_llmperf.plugin.baseline_check import check_baseline
 from pytest_llmperf.plugin.options import Settings, settings_of
 from pytest_llmperf.plugin.progress import progress_line
 from pytest_llmperf.plugin.session import STASH, LlmperfSession, start_session

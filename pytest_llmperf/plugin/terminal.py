@@ -42,6 +42,8 @@ def summary_lines(config: pytest.Config, exitstatus: int, width: int) -> Iterato
         yield from _comparisons(runs, width)
         yield from config.stash[COLLECTED].saved
         yield from _places(config, settings)
+    else:
+        yield from config.stash[COLLECTED].saved
     if trouble is not None:
         yield f"llmperf: {trouble}"
 

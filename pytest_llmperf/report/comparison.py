@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from pytest_llmperf.judge.change_interval import BETWEEN_RUNS, ENOUGH_RUNS
 from pytest_llmperf.judge.fingerprint import differences
-from pytest_llmperf.judge.regression import Change, ChangeVerdict, Sample, compare, worst
+from pytest_llmperf.judge.regression import Change, ChangeVerdict, compare, worst
 from pytest_llmperf.judge.tolerance import DEFAULT_TOLERANCES, Tolerance, shown_tolerance
 from pytest_llmperf.metrics import MetricKey, metric_key
-from pytest_llmperf.report.results_v1 import ChangePart, ComparisonPart, RunDocument
+from pytest_llmperf.report.change_part import change_part, samples_of
+from pytest_llmperf.report.results_v1 import ComparisonPart, RunDocument
 from pytest_llmperf.units import format_fraction
 
 STANDARD_KEYS: tuple[MetricKey, ...] = (
@@ -23,15 +24,18 @@ STANDARD_KEYS: tuple[MetricKey, ...] = (
 )
 """What is compared of every run, gated or not."""
 
-_NO_FINGERPRINT = "the document says nothing of the conditions: it was written before baselines were kept"
+NO_FINGERPRINT = "the document says nothing of the conditions: it was written before baselines were kept"
+"""Said of a run without a fingerprint, in place of every field that it does not have."""
+_CANNOT_TELL = frozenset({"incomparable", "missing"})
+_REPETITION = r"\d+of\d+"
 
 
 @dataclass(frozen=True)
 class Match:
     """The baseline's runs that a run may be compared with; without any, why not.
 
-    ``verdict`` is then NEW (the baseline has no run of that test) or INCOMPARABLE (``differing``: the fields of the nearest one
-    that are not equal, as ``was -> is``; or ``note`` says what else speaks against it).
+    ``verdict`` is then NEW (the baseline has no run of that test, or ``is_new_cell``) or INCOMPARABLE (``differing``: the fields
+    of the nearest one that are not equal, as ``was -> is``; or ``note`` says what else speaks against it).
     """
 
     runs: tuple[RunDocument, ...] = ()
@@ -50,17 +54,45 @@ class RunKey:
     fingerprint: frozenset[tuple[str, str]]
 
 
-def test_key(run: RunDocument | str) -> str:
-    """``suites/test_sla.py::test_interactive_chat``: the test of a run or a node id, without parameters and repetitions.
+def test_key(run: RunDocument | str, cell_id: str | None = None) -> str:  # noqa: PT028 - it is no test
+    """``suites/test_sla.py::test_cold[2s]``: the test of a run, or of a node id in a cell, with its own parameters.
 
+    Those are what is left without the cell and the repetition (``1of3``). A node id without its cell loses all of them.
     A run with a label has it at the end (``… 8/s``): it is one of several parts of an experiment.
     """
-    if isinstance(run, str):
-        return run.partition("[")[0]
-    return f"{test_key(run.node_id)} {run.label}".rstrip()
+    if not isinstance(run, str):
+        return f"{test_key(run.node_id, run.cell.id)} {run.label}".rstrip()
+    name, parameters = _name_and_parameters(run, cell_id)
+    return f"{name}[{parameters}]" if parameters and cell_id is not None else name
 
 
 test_key.__test__ = False  # type: ignore[attr-defined]  # pytest takes what is imported and called test_… for a test
+
+
+def _name_and_parameters(node_id: str, cell_id: str | None) -> tuple[str, str]:
+    """A test's name, and its parameters but for the cell and the repetition, joined by ``-`` as pytest does."""
+    file, colons, rest = node_id.partition("::")
+    name, _, bracketed = rest.partition("[")
+    parameters = bracketed.removesuffix("]")
+    found = re.search(rf"(?:^|-){re.escape(cell_id)}(-{_REPETITION})?(?=-|$)", parameters) if cell_id else None
+    if found is not None:
+        before, behind = parameters[: found.start()], parameters[found.end() :]
+        parameters = before + behind if before else behind.removeprefix("-")
+    # The repetition stands right behind the cell; where it does not, it is the last.
+    if found is None or found[1] is None:
+        parameters = re.sub(rf"(?:^|-){_REPETITION}$", "", parameters)
+    return f"{file}{colons}{name}", parameters
+
+
+def title_of(run: RunDocument) -> str:
+    """``suites/test_chat.py::test_meets_sla[gke_h100_standalone_llama-3.1-8b]``: the test, the cell, and its other parameters.
+
+    Behind it ``#2`` for the second run that a test makes, and the label of a run that is part of an experiment.
+    """
+    name, parameters = _name_and_parameters(run.node_id, run.cell.id)
+    ordinal = f" #{run.ordinal}" if run.ordinal > 1 else ""
+    label = f" {run.label}" if run.label else ""
+    return f"{name}[{'-'.join(filter(None, (run.cell.id, parameters)))}]{ordinal}{label}"
 
 
 def run_key(document: RunDocument) -> RunKey:
@@ -68,8 +100,25 @@ def run_key(document: RunDocument) -> RunKey:
     return RunKey(test_key(document), document.cell.id, document.ordinal, frozenset(document.fingerprint.items()))
 
 
-def matching(documents: Iterable[RunDocument], of: RunDocument) -> Match:
-    """The baseline's runs of the same test with the same fingerprint.
+def by_question(documents: Iterable[RunDocument]) -> dict[RunKey, list[RunDocument]]:
+    """Runs and their repetitions, by what they have in common; in the order in which each first appears."""
+    asked: dict[RunKey, list[RunDocument]] = {}
+    for document in documents:
+        asked.setdefault(run_key(document), []).append(document)
+    return asked
+
+
+def is_new_cell(documents: Iterable[RunDocument], test: str, cell_id: str, *, other_cells_match: bool) -> bool:
+    """Whether a cell is new beside a baseline: it has no run of the ``test`` (its key) there, but others that are compared.
+
+    ``other_cells_match``: whether the same session compares another cell of the test. If it does not, a cell without a run is
+    a baseline of something else.
+    """
+    return other_cells_match and all(run.cell.id != cell_id for run in documents if test_key(run) == test)
+
+
+def matching(documents: Iterable[RunDocument], of: RunDocument, *, other_cells_match: bool = False) -> Match:
+    """The baseline's runs of the same test with the same fingerprint; ``other_cells_match`` as for ``is_new_cell``.
 
     Where there are several cells with that fingerprint (two variants that differ in their environment), those of the run's own
     cell, else of the cell that was measured last; where the test makes several such runs, those with the same place among them.
@@ -79,13 +128,16 @@ def matching(documents: Iterable[RunDocument], of: RunDocument) -> Match:
     if not same_test:
         return Match(verdict=ChangeVerdict.NEW, note=f"the baseline has no run of {test_key(of)}")
     if not of.fingerprint:
-        return Match(verdict=ChangeVerdict.INCOMPARABLE, note=f"this run: {_NO_FINGERPRINT}")
+        return Match(verdict=ChangeVerdict.INCOMPARABLE, note=f"this run: {NO_FINGERPRINT}")
     alike = [document for document in same_test if document.fingerprint == of.fingerprint]
+    if not alike and is_new_cell(same_test, test_key(of), of.cell.id, other_cells_match=other_cells_match):
+        note = f"the baseline has other cells of {test_key(of)}, and no run of {of.cell.id}"
+        return Match(verdict=ChangeVerdict.NEW, note=note)
     if not alike:
         return _nearest(same_test, of)
-    trusted = [document for document in alike if not _flaw(document)]
+    trusted = [document for document in alike if not flaw(document)]
     if not trusted:
-        return Match(verdict=ChangeVerdict.INCOMPARABLE, note=f"the baseline's run {_flaw(alike[-1])}")
+        return Match(verdict=ChangeVerdict.INCOMPARABLE, note=f"the baseline's run {flaw(alike[-1])}")
     cell_id = of.cell.id if any(document.cell.id == of.cell.id for document in trusted) else trusted[-1].cell.id
     of_cell = [document for document in trusted if document.cell.id == cell_id]
     same_place = [document for document in of_cell if document.ordinal == of.ordinal]
@@ -98,18 +150,21 @@ def compare_runs(
     baseline_name: str,
     tolerances: Mapping[str, Tolerance],
     gated: Collection[str],
+    *,
+    other_cells_match: bool = False,
 ) -> ComparisonPart:
-    """Hold the last of ``now``, with those before it that are its repetitions, against the baseline's runs that match it.
+    """Hold ``now``, a run and the repetitions of it before (``by_question``), against the baseline's runs that match the last.
 
     ``tolerances`` by metric key; other metrics are shown with ``shown_tolerance``. ``gated`` are the keys of those that may fail
-    the test. Raises ``ValueError`` without a run.
+    the test; ``other_cells_match`` as for ``is_new_cell``. Raises ``ValueError`` without a run, and for runs that are no
+    repetitions of each other.
     """
-    if not now:
-        raise ValueError("there is no run to compare")
+    if len(set(map(run_key, now))) != 1:
+        raise ValueError("the runs are not repetitions of each other" if now else "there is no run to compare")
     last = now[-1]
-    match = matching(baseline, last)
-    if flaw := _flaw(last):
-        match = Match(verdict=ChangeVerdict.INCOMPARABLE, note=f"this run {flaw}")
+    match = matching(baseline, last, other_cells_match=other_cells_match)
+    if why := flaw(last):
+        match = Match(verdict=ChangeVerdict.INCOMPARABLE, note=f"this run {why}")
     if match.verdict is not None:
         return ComparisonPart(
             baseline=baseline_name,
@@ -119,7 +174,7 @@ def compare_runs(
             differences=dict(match.differing),
             note=match.note,
         )
-    repeats = [document for document in now if run_key(document) == run_key(last) and not _flaw(document)]
+    repeats = [document for document in now if not flaw(document)]
     changes = [
         compare(key, samples_of(repeats, key), samples_of(match.runs, key), tolerances.get(key.name) or shown_tolerance(key))
         for key in _keys((*tolerances, *gated))
@@ -129,7 +184,7 @@ def compare_runs(
         runs=tuple(document.run_id for document in match.runs),
         repeats=len(repeats),
         verdict=_overall(changes, gated).value,
-        changes=tuple(_part(change, change.key.name in gated) for change in changes),
+        changes=tuple(change_part(change, change.key.name in gated) for change in changes),
         differences=differences(last.context, match.runs[-1].context),
         note="; ".join(_remarks(repeats, match.runs)),
     )
@@ -144,49 +199,49 @@ def compare_sessions(
 ) -> tuple[tuple[RunDocument, ComparisonPart], ...]:
     """Every question that a session asked, with all of its repetitions, beside the baseline; each by its last run.
 
-    Runs with a label are parts of an experiment that judges them itself, and are left out.
+    Runs with a label are parts of an experiment that judges them itself, and are left out. A cell that the baseline has no run
+    of is new where another cell of the same test matches.
     """
-    asked: dict[RunKey, list[RunDocument]] = {}
-    for document in now:
-        if not document.label:
-            asked.setdefault(run_key(document), []).append(document)
-    return tuple((runs[-1], compare_runs(runs, baseline, baseline_name, tolerances, gated)) for runs in asked.values())
+    asked = by_question(document for document in now if not document.label)
+    matched = {(key.test, key.cell_id) for key, runs in asked.items() if matching(baseline, runs[-1]).runs}
+
+    def compared(key: RunKey, runs: Sequence[RunDocument]) -> ComparisonPart:
+        others = any(test == key.test and cell_id != key.cell_id for test, cell_id in matched)
+        return compare_runs(runs, baseline, baseline_name, tolerances, gated, other_cells_match=others)
+
+    return tuple((runs[-1], compared(key, runs)) for key, runs in asked.items())
 
 
-def samples_of(documents: Iterable[RunDocument], key: MetricKey) -> list[Sample]:
-    """What each run measured of a metric; nan where it did not."""
-    return [_sample(document, key) for document in documents]
+def regressed(part: ComparisonPart) -> bool:
+    """Whether a gated metric is worse than it may be."""
+    return any(change.verdict == "regressed" for change in part.changes if change.gated)
 
 
-def _sample(document: RunDocument, key: MetricKey) -> Sample:
-    part = document.metrics.get(key.name)
-    if part is None:
-        return Sample(math.nan)
+def cannot_tell(part: ComparisonPart) -> bool:
+    """Whether the runs could not be compared at all, or a gated metric is gone."""
+    return part.verdict == "incomparable" or any(change.verdict in _CANNOT_TELL for change in part.changes if change.gated)
 
-    def number(name: Literal["value", "low", "high"]) -> float:
-        value: float | None = getattr(part, name)
-        if value is not None:
-            return value
-        return math.inf if name in part.unbounded else math.nan
 
-    return Sample(number("value"), number("low"), number("high"))
+def failing(part: ComparisonPart) -> bool:
+    """Whether a comparison fails its test: a gated metric regressed or is gone, or nothing could be compared."""
+    return regressed(part) or cannot_tell(part)
+
+
+def flaw(document: RunDocument) -> str:
+    """Why a run's numbers cannot be compared with any, ``is INVALID: …`` or ``was interrupted``; empty where they can."""
+    if document.client.distrust or document.verdict == "INVALID":
+        reasons = document.client.distrust or (document.sla.reasons if document.sla is not None else ())
+        return f"is INVALID: {'; '.join(reasons)}" if reasons else "is INVALID"
+    return "was interrupted" if document.timing.interrupted else ""
 
 
 def _nearest(same_test: Sequence[RunDocument], of: RunDocument) -> Match:
     """Why none of them can be compared, by the run that differs in the fewest fields."""
     described = [document for document in same_test if document.fingerprint]
     if not described:
-        return Match(verdict=ChangeVerdict.INCOMPARABLE, note=f"the baseline's run: {_NO_FINGERPRINT}")
+        return Match(verdict=ChangeVerdict.INCOMPARABLE, note=f"the baseline's run: {NO_FINGERPRINT}")
     fewest = min((differences(of.fingerprint, document.fingerprint) for document in described), key=len)
     return Match(verdict=ChangeVerdict.INCOMPARABLE, differing=fewest, note="the baseline was measured under other conditions")
-
-
-def _flaw(document: RunDocument) -> str:
-    """Why a run's numbers cannot be compared with any; empty where they can."""
-    if document.client.distrust or document.verdict == "INVALID":
-        reasons = document.client.distrust or (document.sla.reasons if document.sla is not None else ())
-        return f"is INVALID: {'; '.join(reasons)}" if reasons else "is INVALID"
-    return "was interrupted" if document.timing.interrupted else ""
 
 
 def _keys(named: Iterable[str]) -> list[MetricKey]:
@@ -196,7 +251,10 @@ def _keys(named: Iterable[str]) -> list[MetricKey]:
 
 def _overall(changes: Sequence[Change], gated: Collection[str]) -> ChangeVerdict:
     decisive = set(gated) or {tolerance.key.name for tolerance in DEFAULT_TOLERANCES}
-    return worst(change.verdict for change in changes if change.key.name in decisive)
+    asked = [change for change in changes if change.key.name in decisive]
+    # What neither side can have (TTFT of a workload that does not stream) says nothing of the two, unless there is nothing else.
+    told = [change for change in asked if change.verdict is not ChangeVerdict.NEW or not math.isnan(change.measured)]
+    return worst(change.verdict for change in told or asked)
 
 
 def _remarks(now: Sequence[RunDocument], before: Sequence[RunDocument]) -> Iterable[str]:
@@ -208,34 +266,3 @@ def _remarks(now: Sequence[RunDocument], before: Sequence[RunDocument]) -> Itera
         unstable = [d.steadiness.unstable for d in documents if d.steadiness is not None and d.steadiness.unstable]
         if unstable:
             yield f"{whose} had no steady state ({unstable[-1]}): its latencies depend on how long it ran"
-
-
-def _part(change: Change, gated: bool) -> ChangePart:
-    metric = change.key.metric
-    is_ratio = change.tolerance.relative is not None
-    sides: tuple[tuple[Literal["measured", "baseline"], float], ...] = (
-        ("measured", change.measured),
-        ("baseline", change.baseline),
-    )
-    return ChangePart(
-        metric=change.key.name,
-        title=change.key.title,
-        unit=metric.unit.value,
-        higher_is_better=metric.higher_is_better,
-        measured=_finite(change.measured),
-        baseline=_finite(change.baseline),
-        unbounded=tuple(name for name, value in sides if value == math.inf),
-        ratio=_finite(change.ratio),
-        scale="ratio" if is_ratio else "difference",
-        # A ratio that may be as low as 0 has no lower bound.
-        low=None if is_ratio and change.low == 0 else _finite(change.low),
-        high=_finite(change.high),
-        tolerance=str(change.tolerance),
-        gated=gated,
-        verdict=change.verdict.value,
-        note=change.note,
-    )
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

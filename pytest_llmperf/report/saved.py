@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from pytest_llmperf.errors import ConfigError, Where, nearest
 from pytest_llmperf.report.commit import short_commit
+from pytest_llmperf.report.comparison import flaw
 from pytest_llmperf.report.document import SessionDocument, from_json, to_json
 from pytest_llmperf.report.storage import numbered_files, write_numbered
 
@@ -152,17 +153,17 @@ def _session_of(run: RunDocument) -> SessionDocument:
 def eligible(run: RunDocument, failed_tests: Collection[str]) -> str | None:
     """Why a run may not be in a baseline; None when it may. ``failed_tests`` are node ids.
 
-    An INCONCLUSIVE run may: it measured as well as any other, and a comparison knows by itself what so few samples can tell. It
-    may not when it had no steady state, because its values then depend on how long it ran. (Its test must not have failed
-    either, so INCONCLUSIVE is saved only where ``--llmperf-inconclusive`` lets it pass or skip.)
+    An INCONCLUSIVE run may: it measured as well as any other, and a comparison knows by itself what so few samples can tell. (Its
+    test must not have failed either, so INCONCLUSIVE is saved only where ``--llmperf-inconclusive`` lets it pass or skip.) No
+    run may that had no steady state, judged or not: its values depend on how long it ran.
     """
-    if run.timing.interrupted:
-        return "it was interrupted"
-    if run.verdict in {"FAIL", "INVALID"}:
-        return f"its verdict is {run.verdict}"
+    if why := flaw(run):
+        return f"it {why}"
+    if run.verdict == "FAIL":
+        return "its verdict is FAIL"
     if run.stopped is not None and run.stopped.outcome == "FAIL":
         return "it was stopped early, because it was settled that it fails"
-    if run.verdict == "INCONCLUSIVE" and run.steadiness is not None and run.steadiness.unstable:
+    if run.steadiness is not None and run.steadiness.unstable:
         return f"it had no steady state: {run.steadiness.unstable}"
     return "its test failed" if run.node_id in failed_tests else None
 

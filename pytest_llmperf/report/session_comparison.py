@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_llmperf.report.comparison import compare_sessions
+from pytest_llmperf.report.comparison import cannot_tell, compare_sessions, regressed, title_of
 from pytest_llmperf.report.comparison_table import comparison_table
-from pytest_llmperf.report.trend import title_of
 
 if TYPE_CHECKING:
     from pytest_llmperf.judge.tolerance import Tolerance
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from pytest_llmperf.report.saved import Saved
 
 _WIDTH = 80
-_CANNOT_TELL = frozenset({"incomparable", "missing"})
 
 
 @dataclass(frozen=True)
@@ -33,13 +31,12 @@ class SessionComparison:
     @property
     def regressed(self) -> bool:
         """Whether a gated metric is worse than it may be."""
-        return any(change.verdict == "regressed" for _, part in self.parts for change in part.changes if change.gated)
+        return any(regressed(part) for _, part in self.parts)
 
     @property
     def incomparable(self) -> bool:
         """Whether a test could not be compared, a gated metric is gone, or the sessions have nothing in common."""
-        gated = {change.verdict for _, part in self.parts for change in part.changes if change.gated}
-        if any(part.verdict == "incomparable" for _, part in self.parts) or gated & _CANNOT_TELL:
+        if any(cannot_tell(part) for _, part in self.parts):
             return True
         return all(part.verdict == "new" and not part.changes for _, part in self.parts)
 

@@ -16,7 +16,7 @@ from pytest_llmperf.judge.fingerprint import differences
 from pytest_llmperf.judge.text import shown
 from pytest_llmperf.metrics import MetricKey, Unit, metric_key
 from pytest_llmperf.report.columns import value_of
-from pytest_llmperf.report.comparison import test_key
+from pytest_llmperf.report.comparison import NO_FINGERPRINT, title_of
 from pytest_llmperf.report.grid import Field, grid, heading, plain, together, widest
 from pytest_llmperf.report.listing import commit_shown, local_time
 from pytest_llmperf.units import format_fraction, format_number
@@ -100,16 +100,6 @@ def _question(run: RunDocument) -> _Question:
     return _Question(title_of(run), f"{run.workload.name} {run.profile}", run.simulated)
 
 
-def title_of(run: RunDocument) -> str:
-    """``suites/test_chat.py::test_meets_sla[gke_h100_standalone_llama-3.1-8b]``: the test and the cell.
-
-    Behind it ``#2`` for the second run that a test makes, and the label of a run that is part of an experiment.
-    """
-    ordinal = f" #{run.ordinal}" if run.ordinal > 1 else ""
-    label = f" {run.label}" if run.label else ""
-    return f"{test_key(run.node_id)}[{run.cell.id}]{ordinal}{label}"
-
-
 def trend_table(found: Sequence[History], keys: Sequence[MetricKey], width: int, zone: tzinfo | None = None) -> RenderableType:
     """A block a test: one line a session, metrics with their change against the line above; what changed besides; their course.
 
@@ -183,6 +173,9 @@ def _remarks(history: History) -> Iterator[str]:
     """What else changed from one session to the next: it tells which changes of the numbers are no wonder."""
     for before, point in pairwise(history.points):
         number = f"{point.saved.number or 0:04d}"
+        if not (point.runs[0].fingerprint and before.runs[0].fingerprint):
+            yield f"{number}: perhaps not comparable with the one before: {NO_FINGERPRINT}"
+            continue
         if apart := _apart(point, before):
             yield f"{number}: not comparable with the one before: {_listed(apart)}"
         elif changed := differences(point.runs[0].context, before.runs[0].context):

@@ -8,71 +8,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
-import jsonschema
 import pytest
 
-Sessions = Callable[..., pytest.RunResult]
-SCHEMA = Path(__file__).parents[2] / "docs" / "schema" / "results-1.json"
-CELL = "gke_h100_standalone_llama-3.2-3b"
-
-CATALOG = {
-    "variants": """
-default: {}
-slowed:
-  env: {LLMPERF_SIM_SLOWDOWN: "1.3"}
-small-batch:
-  engine_args: {max-num-seqs: 64}
-""",
-    "matrix": """
-default: {platforms: [gke], hardware: [h100], models: [llama-3.2-3b]}
-slow: {platforms: [gke], hardware: [h100], models: [llama-3.2-3b], variants: [slowed]}
-small-batch: {platforms: [gke], hardware: [h100], models: [llama-3.2-3b], variants: [small-batch]}
-other-gpu: {platforms: [eks], hardware: [l40s], models: [llama-3.2-3b]}
-three: {platforms: [gke], hardware: [h100, a100-80gb, h200], models: [llama-3.2-3b]}
-""",
-    # Four answers of 24 tokens at a time take some 70 ms: TPOT is known well after a second or two.
-    "workloads": """
-labels:
-  title: Labels
-  input: {mean: 128}
-  output: {mean: 24}
-  warmup: 200ms
-  profile: steady
-""",
-    "profiles": """
-steady:
-  arrivals: constant
-  rate: 20/s
-  duration: 1s
-""",
-}
-SUITE = """
-import pytest
-from pytest_llmperf import concurrency
-
-pytestmark = pytest.mark.llmperf(workload="labels", sla={"e2e": {"p50": "5s"}})
-
-def test_strict(load, sla):
-    assert load(concurrency(4), "1500ms").meets(sla)
-
-@pytest.mark.llmperf(tolerance={"tpot_p50": "100%"})
-def test_lenient(load):
-    load(concurrency(4), "1500ms")
-"""
-GATE = "--llmperf-compare-fail=tpot_p50:10%"
-
-
-def write(folder: Path, suite: str = SUITE) -> None:
-    """A suite, and the catalog it needs."""
-    (folder / "test_suite.py").write_text(suite)
-    (folder / "fixtures").mkdir(exist_ok=True)
-    for name, text in CATALOG.items():
-        (folder / "fixtures" / f"{name}.yaml").write_text(text)
+from tests.plugin.baseline_sessions import CELL, FIXTURE, GATE, REPEATED, Sessions, change, refused, results, stored, write
 
 
 def own_environment() -> dict[str, str]:
@@ -98,32 +39,6 @@ def baseline(pytester: pytest.Pytester, saved: Path) -> Path:
     shutil.copytree(saved, pytester.path, dirs_exist_ok=True)
     shutil.rmtree(pytester.path / ".llmperf" / "runs")
     return pytester.path
-
-
-def stored(folder: Path) -> list[dict[str, Any]]:
-    """The runs on disk, as they were made."""
-    runs = [json.loads(path.read_text()) for path in (folder / ".llmperf" / "runs").glob("*/run.json")]
-    return sorted(runs, key=lambda run: str(run["timing"]["started_at"]))
-
-
-def results(folder: Path) -> dict[str, Any]:
-    """The session's document, which is as the schema says."""
-    document: dict[str, Any] = json.loads((folder / "out.json").read_text())
-    jsonschema.validate(document, json.loads(SCHEMA.read_text()))
-    return document
-
-
-def change(run: dict[str, Any], metric: str) -> dict[str, Any]:
-    (found,) = [part for part in run["comparison"]["changes"] if part["metric"] == metric]
-    return dict(found)
-
-
-def refused(result: pytest.RunResult, folder: Path) -> str:
-    """The usage error of a session that deployed nothing and measured nothing."""
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    assert "ready after" not in result.stdout.str()
-    assert not stored(folder)
-    return result.stderr.str()
 
 
 def test_the_same_server_passes_and_a_slower_one_fails_its_test(baseline: Path, llmperf: Sessions) -> None:
@@ -225,7 +140,10 @@ def test_what_cannot_be_meant(arguments: list[str], problem: list[str], baseline
 
 
 def test_without_a_saved_session(pytester: pytest.Pytester, llmperf: Sessions) -> None:
-    write(pytester.path)
+    write(pytester.path, REPEATED)
+    none = llmperf("-k", "without_a_load", "--llmperf-save=main")
+    none.assert_outcomes(passed=1, deselected=1)
+    assert "no baseline is saved: no test made a run" in none.outlines
     error = refused(llmperf("--llmperf-compare"), pytester.path)
     assert "no session is saved in" in error
     assert "Save one first: pytest --llmperf-save=NAME." in error
@@ -298,7 +216,7 @@ def test_only_runs_that_may_be_a_baseline_are_saved(pytester: pytest.Pytester, l
             "saved as baseline 0001_main: 1 of 4 runs",
             "  left out test_suite.py::test_slow[[]*]: its verdict is FAIL",
             "  left out test_suite.py::test_broken[[]*]: its test failed",
-            "  left out test_suite.py::test_stalled[[]*]: its verdict is INVALID",
+            "  left out test_suite.py::test_stalled[[]*]: it is INVALID: worker 0 *",
         ]
     )
     assert re.search(r"SKIPPED \[1\] .*INVALID: worker 0 (sent its requests|read its answers) late", result.stdout.str())
@@ -309,7 +227,9 @@ def test_only_runs_that_may_be_a_baseline_are_saved(pytester: pytest.Pytester, l
     nothing = llmperf("-k", "stalled", "--llmperf-save=main", "--llmperf-inconclusive=pass")
     nothing.assert_outcomes(failed=1)
     assert re.search(r"E\s+pytest_llmperf.plugin.load.SlaMissError: .*INVALID", nothing.stdout.str())
-    nothing.stdout.fnmatch_lines(["no baseline is saved: none of 1 runs may be in one", "  left out * its verdict is INVALID"])
+    nothing.stdout.fnmatch_lines(
+        ["no baseline is saved: none of 1 runs may be in one", "  left out *: it is INVALID: worker 0 *"]
+    )
     assert len(list((pytester.path / ".llmperf" / "saved").iterdir())) == 1
 
 
@@ -356,43 +276,6 @@ def test_settings_of_the_ini_and_the_environment_and_tests_that_do_not_pass(
     assert "saved as baseline 0002_next: 1 of 3 runs" in text
 
 
-FIXTURE = """
-import pytest
-from pytest_llmperf import concurrency
-
-pytestmark = pytest.mark.llmperf(workload="labels")
-
-def test_default(load, baseline):
-    assert baseline.holds(load(concurrency(4), "1500ms"))
-
-@pytest.mark.llmperf(tolerance={"tpot_p50": "10%"})
-def test_own(load, baseline):
-    run = load(concurrency(4), "1500ms")
-    part = baseline.compare(run)
-    assert part is None or [change.metric for change in part.changes if change.gated] == ["tpot_p50"]
-    assert baseline.holds(run)
-
-@pytest.mark.llmperf(tolerance={"tpot_p50": "100%"})
-def test_lenient(load, baseline):
-    assert baseline.holds(load(concurrency(4), "1500ms"))
-"""
-
-
-def test_the_baseline_fixture(pytester: pytest.Pytester, llmperf: Sessions) -> None:
-    write(pytester.path, FIXTURE)
-    without = llmperf("-rs")
-    without.assert_outcomes(skipped=3)
-    assert "no baseline: save one with --llmperf-save=NAME" in without.stdout.str()
-    assert "ready after" not in without.stdout.str()
-    llmperf("--llmperf-save=main").assert_outcomes(passed=3)
-    slower = llmperf("--llmperf-compare", "--llmperf-matrix=slow")
-    slower.assert_outcomes(passed=1, failed=2)
-    text = slower.stdout.str()
-    assert re.search(r"E\s+pytest_llmperf\.plugin\.baseline\.RegressionError: baseline 0001_main: REGRESSED", text)
-    assert re.search(r"E\s+TPOT p50 .*\+\d.* 10% +regressed", text)
-    assert text.count(">   ") == 2, "the line of the test is shown"
-
-
 def test_tolerances_that_make_no_sense_deploy_nothing(baseline: Path, llmperf: Sessions) -> None:
     wrong = {
         '{"tpot_p5O": "10%"}': "not 'p5O'",
@@ -406,52 +289,3 @@ def test_tolerances_that_make_no_sense_deploy_nothing(baseline: Path, llmperf: S
         error = refused(llmperf("--llmperf-compare" if "p5O" in tolerance else "--llmperf-save=next"), baseline)
         assert problem in error
         assert "test_suite.py:10: marker llmperf" in error
-
-
-REPEATED = """
-import pytest
-from pytest_llmperf import concurrency
-
-@pytest.mark.llmperf(workload="labels")
-def test_it(load):
-    load(concurrency(2), "800ms")
-
-def test_without_a_load(cell):
-    assert cell
-"""
-
-
-@pytest.mark.parametrize(
-    ("matrix", "workers"),
-    [("default", ()), ("three", ("-n", "3", "--dist", "loadgroup"))],
-    ids=["one cell", "three cells on three workers"],
-)
-def test_repetitions_are_compared_together(
-    matrix: str, workers: tuple[str, ...], pytester: pytest.Pytester, llmperf: Sessions
-) -> None:
-    write(pytester.path, REPEATED)
-    cells = 1 if matrix == "default" else 3
-    repeat = ("--llmperf-repeat=3", f"--llmperf-matrix={matrix}", "--llmperf-json=out.json", *workers)
-    first = llmperf("--llmperf-save=main", *repeat)
-    first.assert_outcomes(passed=4 * cells)
-    assert f"saved as baseline 0001_main: {3 * cells} of {3 * cells} runs" in first.stdout.str()
-    assert sorted(run["node_id"].rpartition("-")[2] for run in results(pytester.path)["runs"]) == sorted(
-        ["1of3]", "2of3]", "3of3]"] * cells
-    )
-    seeds = {run["seed"] for run in results(pytester.path)["runs"]}
-    assert len(seeds) == 3 * cells, "no two repetitions share their requests"
-
-    slower = ("--llmperf-matrix=slow",) if matrix == "default" else ()
-    second = llmperf("--llmperf-compare", "--llmperf-compare-fail=tpot_p50:10%", *repeat, *slower, "-rf")
-    second.assert_outcomes(passed=4 * cells - len(slower), failed=len(slower))
-    if slower:
-        second.stdout.re_match_lines([r"- compared: 3 runs of this session with 3 runs of the baseline", r"FAILED .*-3of3\]"])
-    runs = results(pytester.path)["runs"]
-    assert len(runs) == 3 * cells
-    (document,) = [json.loads(path.read_text()) for path in (pytester.path / ".llmperf" / "saved").iterdir()]
-    hardware = {run["run_id"]: run["cell"]["hardware"] for run in document["runs"]}
-    for run in runs:
-        compared = run["comparison"]
-        repetition = int(run["node_id"].rpartition("-")[2][0])
-        assert (compared["repeats"], len(compared["runs"])) == (repetition, 3)
-        assert {hardware[run_id] for run_id in compared["runs"]} == {run["cell"]["hardware"]}

@@ -26,6 +26,11 @@ labels:
   input: {mean: 128}
   output: {mean: 8}
   warmup: 500ms
+flags:
+  title: Flags, answered so soon that one hardly meets another
+  input: {mean: 64}
+  output: {mean: 2}
+  warmup: 500ms
 """
 SETTLED = """
 import pytest
@@ -35,7 +40,7 @@ from pytest_llmperf import poisson
 def test_overloaded(load, sla):
     assert load(poisson("10/s"), "120s", until=sla).meets(sla)
 
-@pytest.mark.llmperf(workload="labels", sla={"ttft": {"p50": "3s"}})
+@pytest.mark.llmperf(workload="flags", sla={"ttft": {"p50": "3s"}})
 def test_calm(load, sla):
     assert load(poisson("100/s"), "90s", until=sla).meets(sla)
 """
@@ -43,8 +48,12 @@ JUDGED = """
 import pytest
 from pytest_llmperf import constant, poisson
 
+@pytest.fixture
+def baseline():
+    return "the suite's own: no reason to skip a test that uses it"
+
 @pytest.mark.llmperf(workload="labels", sla={"ttft": {"p99": "3s"}})
-def test_few(load, sla):
+def test_few(load, sla, baseline):
     assert load(poisson("20/s"), "1s").meets(sla)
 
 @pytest.mark.llmperf(workload="labels", sla={"e2e": {"p50": {"target": "1ms", "acceptable": "3s", "poor": "5s"}}})
@@ -157,7 +166,7 @@ def graded(run: dict[str, Any]) -> tuple[str, str, str, float]:
     [
         ("--llmperf-policy=sure", "--llmperf-policy: unknown policy 'sure'"),
         ("--llmperf-invalid=pass", "--llmperf-invalid: unknown treatment of INVALID 'pass'"),
-        ("--llmperf-gate=poor", "--llmperf-gate: unknown grade 'poor'"),
+        ("--llmperf-gate=poor", "--llmperf-gate: unknown gate 'poor'"),
     ],
 )
 def test_settings_that_do_not_exist(argument: str, problem: str, llmperf: Sessions) -> None:

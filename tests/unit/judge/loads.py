@@ -99,4 +99,4 @@ def ended(result: LoadResult, settled: Settled) -> tuple[LoadResult, Stopped]:
     )
     saved_s = result.window_end_s - at_s
     stopped = Stopped(settled.reason, settled.outcome.value, at_s, saved_s)
-    return replace(result, log=shorter, window_end_s=at_s), stopped
+    return replace(result, log=shorter, window_end_s=at_s, stopped_s=at_s), stopped

@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 import random
 
+import numpy as np
 import pytest
 
-from pytest_llmperf.judge.capacity import Capacity, Ending, Probe, ProbeAt, search
+from pytest_llmperf.judge.capacity import Capacity, Ending, Probe, ProbeAt, probe_duration_s, search
+from pytest_llmperf.judge.policy import Policy
+from pytest_llmperf.judge.ruling import judge_run
 from pytest_llmperf.judge.verdict import Outcome
+from tests.unit.judge.loads import loaded, run, sla
+from tests.unit.measure.logs import streamed
 
 
 def server(limit_per_s: float) -> ProbeAt:
@@ -119,3 +124,30 @@ def test_never_more_probes_than_allowed(most: int) -> None:
 def test_a_search_that_makes_no_sense_is_refused(lo: float, hi: float, precision: float, most: int) -> None:
     with pytest.raises(ValueError, match="cannot search"):
         search(lo, hi, server(1.5), precision=precision, max_probes=most)
+
+
+CERTAIN_LINES: list[dict[str, object]] = [
+    {"ttft": {"p95": "1s"}},
+    {"ttft": {"p99": "1s"}, "error_rate": "2%"},
+    {"tpot": {"mean": "50ms"}},
+    {"output_tokens_per_s": 10},
+]
+
+
+@pytest.mark.parametrize("document", CERTAIN_LINES, ids=str)
+@pytest.mark.parametrize("rate", [10.0, 40.0])
+def test_a_probe_is_long_enough_for_the_policy(document: dict[str, object], rate: float) -> None:
+    duration_s = probe_duration_s(sla(document), rate, 5.0, Policy.CERTAIN)
+    passed = 0
+    for seed in range(5):
+        ttfts = np.random.default_rng(seed).uniform(0.10, 0.11, int(duration_s * rate) + 1).tolist()
+        result = loaded([streamed(i / rate, ttft, 0.02, 4) for i, ttft in enumerate(ttfts)])
+        passed += judge_run(run(result), sla(document), Policy.CERTAIN).outcome is Outcome.PASS
+    # Now and then independent requests look as if they were not.
+    assert passed >= 4
+    assert probe_duration_s(sla(document), rate, 5.0) < duration_s
+
+
+def test_no_probe_is_shorter_than_asked() -> None:
+    for policy in Policy:
+        assert probe_duration_s(sla({"ttft": {"p50": "1s"}}), 1000.0, 30.0, policy) == 30.0

@@ -9,12 +9,13 @@ import pytest
 
 from pytest_llmperf.judge.certain import judge_certain
 from pytest_llmperf.judge.policy import Policy
+from pytest_llmperf.judge.replay import sizes_before
 from pytest_llmperf.judge.ruling import judge_run
 from pytest_llmperf.judge.verdict import Check, Outcome, Verdict
 from pytest_llmperf.load.records import LoadResult
 from pytest_llmperf.measure.run import Steadiness, Stopped
 from tests.unit.judge.loads import RATE, answered, loaded, queue, run, sla, spread
-from tests.unit.measure.logs import failed, streamed
+from tests.unit.measure.logs import Asked, failed, streamed
 
 CALM = Steadiness()
 
@@ -104,7 +105,7 @@ def test_a_fail_of_one_of_several_limits_takes_more_evidence() -> None:
 def test_gross_misses_are_named() -> None:
     failing = verdict(answered([0.1] * 40, failing=range(10)), {"error_rate": "1%"})
     assert failing.outcome is Outcome.FAIL
-    assert failing.checks[0].note == "10 of 20 requests are beyond the limit, 50x as many as may be"
+    assert failing.checks[0].note == "10 of 40 requests are beyond the limit, 25x as many as may be"
 
 
 def test_failures_exceed_every_latency() -> None:
@@ -143,7 +144,7 @@ def test_a_server_that_never_got_warm_neither_passes_nor_fails() -> None:
 
 
 def test_a_lengthened_warmup_is_not_judged() -> None:
-    paces = np.random.default_rng(0).uniform(0.018, 0.022, 3000) * np.where(np.arange(3000) < 100, 5.0, 1.0)
+    paces = np.random.default_rng(0).uniform(0.018, 0.022, 6000) * np.where(np.arange(6000) < 100, 5.0, 1.0)
     cold = [streamed(i / RATE, 2.0 if i < 100 else 0.1, float(pace), 4) for i, pace in enumerate(paces)]
     document: dict[str, object] = {"ttft": {"p95": "1s"}}
     assert verdict(loaded(cold), document).outcome is Outcome.PASS
@@ -190,3 +191,56 @@ def test_identical_servers_at_the_limit_are_seldom_decided() -> None:
     outcomes = [verdict(answered(spread(1500, seed=100 + i)), document, CALM).outcome for i in range(60)]
     assert outcomes.count(Outcome.PASS) <= 8
     assert outcomes.count(Outcome.FAIL) <= 8
+
+
+def test_a_finished_load_is_judged_whole_and_not_by_its_beginning() -> None:
+    result = answered(spread(12_000), failing=range(9000, 12_000))
+    found = verdict(result, {"error_rate": "1%"})
+    assert found.outcome is Outcome.FAIL
+    assert found.checks[0].note == "3,000 of 12,000 requests are beyond the limit, 25x as many as may be"
+    assert verdict(result, {"ttft": {"p95": "1s"}}).outcome is not Outcome.PASS
+
+
+def test_an_early_pass_that_the_whole_run_misses_is_no_pass() -> None:
+    result = answered(spread(3000), failing=range(2600, 3000))
+    stopped = Stopped("every limit is kept", "PASS", 260.0, 60.0)
+    found = judge_certain(run(replace(result, stopped_s=260.0), stopped), sla({"error_rate": "5%"}))
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert found.checks[0].note.startswith("passed after ")
+    assert found.checks[0].note.endswith(" requests, but the whole run misses it")
+
+
+def test_of_a_stopped_run_a_few_beginnings_are_tried_at_any_rate() -> None:
+    for rate, known in ((10.0, 400), (1000.0, 40_000), (1000.0, 3), (3.0, 1)):
+        sizes = sizes_before(np.arange(50_000) / rate, known)
+        assert len(sizes) <= 40
+        assert sizes == sorted(set(sizes))
+        assert (sizes[-1], sizes[0] > max(0, known - 5 * rate - 2)) == (known, True)
+    assert sizes_before(np.empty(0), 0) == []
+
+
+def test_a_constant_latency_equal_to_its_limit_keeps_it() -> None:
+    at_s = np.cumsum(np.random.default_rng(1).exponential(0.1, 6000)).tolist()
+    result = loaded([Asked(at, tuple((at + 0.1 + 0.01 * k, 1) for k in range(20))) for at in at_s])
+    document = {"tpot": {"p95": "10ms", "mean": "10ms"}, "itl": {"p95": "10ms", "mean": "10ms"}}
+    for policy in Policy:
+        found = judge_run(run(result), sla(document), policy)
+        assert [check.outcome for check in found.checks] == [Outcome.PASS] * 4, found.checks
+
+
+def test_the_cold_requests_of_a_lengthened_warmup_fail_no_stopped_run() -> None:
+    ttfts = spread(3000)
+    paces = np.where(np.arange(3000) < 60, 0.06, 0.02) * np.random.default_rng(0).uniform(0.95, 1.05, 3000)
+    asked = [streamed(i / RATE, 2.0 if i < 60 else float(ttfts[i]), float(paces[i]), 20) for i in range(3000)]
+    stopped = run(loaded(asked), Stopped("TTFT p50 <= 1ms: all of them", "FAIL", 299.0, 60.0))
+    assert 6.0 <= stopped.steadiness.extra_warmup_s <= 12.0
+    document: dict[str, object] = {"ttft": {"p99": "1s"}}
+    assert judge_run(stopped, sla(document), Policy.MEASURED).outcome is Outcome.PASS
+    assert judge_run(stopped, sla(document), Policy.CERTAIN).outcome is not Outcome.FAIL
+
+
+def test_goodput_within_a_latency_that_no_answer_has_is_not_known() -> None:
+    whole = loaded([Asked(i / RATE, (), end_s=i / RATE + 30, output_tokens=50) for i in range(1000)])
+    for policy in Policy:
+        found = judge_run(run(whole), sla({"goodput": {"min": "95%", "within": {"ttft": "1s"}}}), policy)
+        assert found.outcome is Outcome.INCONCLUSIVE

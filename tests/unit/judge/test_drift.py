@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -11,8 +12,12 @@ from pytest_llmperf.judge.drift import drift
 from pytest_llmperf.judge.paired import Comparison
 from pytest_llmperf.judge.verdict import Outcome
 from pytest_llmperf.load.records import LoadResult
+from pytest_llmperf.measure.run import Steadiness
 from pytest_llmperf.metrics import metric_key
+from pytest_llmperf.plugin.drift import drift as drift_of
+from pytest_llmperf.plugin.load import LoadRun
 from tests.unit.measure.logs import failed, result_of, streamed
+from tests.unit.report.runs import run_of
 
 LENGTH_S = 90.0
 
@@ -43,6 +48,23 @@ def test_what_slows_down_fails() -> None:
 
 def test_the_middle_third_is_left_out() -> None:
     assert ttft(run(lambda t: 5.0 if 31 < t < 59 else 0.1)).verdict.outcome is Outcome.PASS
+
+
+def test_what_was_still_warming_up_is_no_beginning() -> None:
+    result = run(lambda t: 0.5 if t < 30 else 0.1 * (1 + 0.5 * t / LENGTH_S))
+    assert ttft(result).verdict.outcome is Outcome.PASS, "the slow warm-up hides that it got slower afterwards"
+    trimmed = drift(result, metric_key("ttft_p50"), 0.1, extra_warmup_s=30.0)
+    assert trimmed.verdict.outcome is Outcome.FAIL
+    assert trimmed.base == pytest.approx(0.1 * (1 + 0.5 * 40 / LENGTH_S), rel=0.1)
+
+
+def test_the_drift_of_a_run_begins_where_it_is_measured_from() -> None:
+    """A warm-up that was lengthened is no first third: here it would be all that had got slower."""
+    asked = [streamed(i / 10, 0.05 if i < 300 else 0.1) for i in range(900)]
+    whole = run_of(asked)
+    settled = replace(whole, steadiness=Steadiness(extra_warmup_s=30.0))
+    outcomes = [drift_of(LoadRun(run, keep=lambda _: None), "ttft_p50").outcome for run in (whole, settled)]
+    assert outcomes == [Outcome.FAIL, Outcome.PASS]
 
 
 def test_throughput_that_falls_is_worse() -> None:

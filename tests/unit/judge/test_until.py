@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pytest_llmperf.experiment.profile import TraceReplay
 from pytest_llmperf.judge.policy import Policy, Settled
 from pytest_llmperf.judge.ruling import judge_run
 from pytest_llmperf.judge.until import Until, counted_requests
@@ -15,7 +20,7 @@ from pytest_llmperf.load.records import LoadResult
 from pytest_llmperf.measure.compute import measure
 from pytest_llmperf.measure.observations import as_of, observations
 from tests.unit.judge.loads import RATE, answered, ended, loaded, plan, queue, run, sla, spread, watched
-from tests.unit.measure.logs import failed, streamed
+from tests.unit.measure.logs import Asked, failed, streamed
 
 P99 = sla({"ttft": {"p99": "1s"}})
 
@@ -138,7 +143,7 @@ def test_certainty_fails_a_moderate_miss_that_counting_leaves_open() -> None:
 def test_one_request_beyond_a_maximum_fails_a_certain_load_at_once() -> None:
     settled = settle(answered([0.1] * 50 + [3.0] + [0.1] * 200), {"ttft": {"max": "1s"}}, Policy.CERTAIN)
     assert settled is not None
-    assert settled.reason == "TTFT max <= 1s: 1 of 70 requests beyond the limit, none may be"
+    assert settled.reason == "TTFT max <= 1s: 1 of 80 requests beyond the limit, none may be"
 
 
 def test_a_growing_backlog_ends_an_open_loop_whatever_its_latencies() -> None:
@@ -203,3 +208,78 @@ def test_before_anything_has_ended_nothing_is_settled() -> None:
 def test_the_requests_of_a_plan_are_counted_where_answers_do_not_matter() -> None:
     assert counted_requests(plan(123)) == 123
     assert counted_requests(plan(123, open_loop=False)) is None
+
+
+def cold_start(requests: int, cold: int, *, also_slow: Iterable[int] = ()) -> LoadResult:
+    """Ten requests a second at a good server whose first ``cold`` answers are slow in every respect."""
+    ttfts, is_cold = spread(requests), np.arange(requests) < cold
+    ttfts[[*also_slow]] = 2.0
+    ttfts[is_cold] = 2.0
+    paces = np.where(is_cold, 0.06, 0.02) * np.random.default_rng(3).uniform(0.95, 1.05, requests)
+    return loaded([streamed(i / RATE, float(ttfts[i]), float(paces[i]), 20) for i in range(requests)])
+
+
+@pytest.mark.parametrize("document", [{"ttft": {"p99": "1s"}}, {"ttft": {"p95": "1s"}}, {"ttft": {"max": "1500ms"}}], ids=str)
+def test_a_cold_start_fails_no_load_that_lengthens_its_warmup(document: dict[str, object]) -> None:
+    for requests in (700, 3000):
+        result = cold_start(requests, 60)
+        for policy in Policy:
+            settled = settle(result, document, policy)
+            assert settled is None or settled.outcome is Outcome.PASS
+        assert judge_run(run(result), sla(document), Policy.MEASURED).outcome is Outcome.PASS
+
+
+def test_what_a_lengthened_warmup_cuts_is_not_counted_against_a_limit() -> None:
+    # With the hundred cold ones it would be 160 of 2,500, where 125 may be.
+    late = np.random.default_rng(2).choice(np.arange(150, 1200), 60, replace=False).tolist()
+    result = cold_start(2500, 100, also_slow=late)
+    document: dict[str, object] = {"ttft": {"p95": "1s"}}
+    assert settle(result, document, Policy.MEASURED) is None
+    assert judge_run(run(result), sla(document), Policy.MEASURED).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize("tokens", [1, 20])
+def test_an_overload_fails_within_ten_seconds_whether_or_not_there_is_a_tpot(tokens: int) -> None:
+    result = loaded([streamed(i / RATE, 0.1 + i / 10, 0.02, tokens) for i in range(1200)])
+    for policy in Policy:
+        settled = settle(result, {"ttft": {"p99": "1s"}}, policy)
+        assert settled is not None
+        assert settled.outcome is Outcome.FAIL
+        assert settled.at_s <= 10.0
+
+
+def test_a_short_load_is_looked_at_from_its_middle_on() -> None:
+    settled = settle(answered([3.0] * 60), {"ttft": {"p99": "1s"}}, Policy.MEASURED)
+    assert settled is not None
+    assert settled.at_s == 3.0
+
+
+def test_a_backlog_that_ended_a_load_is_not_taken_back_by_what_arrives_afterwards() -> None:
+    # One early answer takes 115 s: once it is known, the watch would have begun too late to see the backlog.
+    arrivals = np.cumsum(np.random.default_rng(1).exponential(1 / RATE, 2000)).tolist()
+    free_s, asked = 0.0, []
+    for i, at in enumerate(arrivals):
+        free_s = max(free_s, at) + 1 / 8.5
+        asked.append(streamed(at, free_s - at, (115.0 if i == 20 else 0.5) / 19, 20))
+    result = loaded(asked)
+    for policy in Policy:
+        settled = settle(result, {"ttft": {"p95": "60s"}}, policy)
+        assert settled is not None
+        cut, stopped = ended(result, settled)
+        found = judge_run(run(cut, stopped), sla({"ttft": {"p95": "60s"}}), policy)
+        assert found.outcome is Outcome.FAIL
+        assert "the backlog grew by " in found.reasons[0]
+
+
+def test_the_backlog_of_a_trace_says_nothing() -> None:
+    replayed = replace(plan(3000), profile=TraceReplay(Path("requests.csv")))
+    assert watched(Until(sla({"tpot": {"p95": "1s"}}), Policy.MEASURED, replayed), queue(3000, 8.0)) is None
+
+
+def test_goodput_within_a_latency_that_no_answer_has_settles_nothing() -> None:
+    answers = [Asked(i / RATE, (), end_s=i / RATE + 2, output_tokens=50) for i in range(3000)]
+    document: dict[str, object] = {"goodput": {"min": "80%", "within": {"ttft": "1s"}}}
+    for failing in (set[int](), set(range(0, 3000, 2))):
+        result = loaded([failed(i / RATE) if i in failing else answer for i, answer in enumerate(answers)])
+        for policy in Policy:
+            assert settle(result, document, policy) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +20,7 @@ from pytest_llmperf.measure.run import Steadiness
 from pytest_llmperf.measure.steady import (
     backlog_grows,
     backlog_growth,
+    is_speeding_up,
     is_warming_up,
     overload_since,
     settled_after,
@@ -174,3 +176,45 @@ def test_growth_is_counted_per_arrival() -> None:
 def test_no_longer_warmup_is_the_same_load() -> None:
     result = paced([0.02] * 10)
     assert without_warmup(result, 0.0) is result
+
+
+def wandering(n: int, phi: float, seed: int) -> Floats:
+    """Stationary TPOT around 20 ms whose logarithms are an AR(1) process of standard deviation 0.15."""
+    rng = np.random.default_rng(seed)
+    steps = 0.15 * math.sqrt(1 - phi**2) * rng.normal(size=n)
+    levels = [0.15 * float(rng.normal())]
+    for step in steps[1:].tolist():
+        levels.append(phi * levels[-1] + step)
+    tpots: Floats = 0.02 * np.exp(np.array(levels))
+    return tpots
+
+
+@pytest.mark.parametrize("phi", [0.95, 0.98])
+def test_a_tpot_that_wanders_is_seldom_called_unsettled(phi: float) -> None:
+    found = {n: sum(is_warming_up(steadiness(paced(wandering(n, phi, seed)))) for seed in range(60)) for n in (120, 150, 300)}
+    assert found[120] == found[150] == 0
+    assert found[300] <= 2
+
+
+def test_a_step_beyond_the_first_half_has_not_settled() -> None:
+    noise = np.exp(0.1 * np.random.default_rng(0).normal(size=400))
+    assert is_warming_up(steadiness(paced(noise * np.where(np.arange(400) < 220, 0.04, 0.02))))
+    assert not is_warming_up(steadiness(paced((noise * np.where(np.arange(400) < 220, 0.04, 0.02))[130:310])))
+
+
+def test_getting_faster_is_told_by_the_ends() -> None:
+    def seen(tpots: Floats) -> bool:
+        return is_speeding_up(observations(paced(tpots)))
+
+    assert seen(np.where(np.arange(40) < 30, 0.06, 0.02))
+    assert not seen(np.where(np.arange(40) < 30, 0.021, 0.02))
+    assert not seen(np.linspace(0.02, 0.06, 40))
+    assert not seen(np.full(3, 0.02))
+
+
+def test_a_stopped_load_is_told_by_what_was_known_at_the_stop() -> None:
+    # What is slow ends after the stop: only the finished log shows that TPOT fell.
+    tpots = np.where(np.arange(400) < 220, 30.0, 0.02)
+    result = paced(tpots)
+    assert is_warming_up(steadiness(result))
+    assert steadiness(replace(result, stopped_s=39.0)) == Steadiness()

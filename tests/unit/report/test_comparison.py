@@ -13,7 +13,19 @@ from pytest_llmperf.judge.fingerprint import context, fingerprint
 from pytest_llmperf.judge.regression import ChangeVerdict
 from pytest_llmperf.judge.tolerance import DEFAULT_TOLERANCES, parse_tolerances
 from pytest_llmperf.metrics import METRICS, metric_key
-from pytest_llmperf.report.comparison import compare_runs, compare_sessions, matching, run_key, test_key
+from pytest_llmperf.report.comparison import (
+    by_question,
+    cannot_tell,
+    compare_runs,
+    compare_sessions,
+    failing,
+    is_new_cell,
+    matching,
+    regressed,
+    run_key,
+    test_key,
+    title_of,
+)
 from pytest_llmperf.report.comparison_table import comparison_table
 from pytest_llmperf.report.document import run_document
 from pytest_llmperf.report.results_v1 import ChangePart, ComparisonPart, MetricPart, RunDocument, SteadinessPart
@@ -71,24 +83,54 @@ def ids(runs: Sequence[RunDocument]) -> list[str]:
     return [run.run_id for run in runs]
 
 
+CELL = cell().id
+
+
 @pytest.mark.parametrize(
-    ("node_id", "key"),
+    ("parameters", "left"),
     [
-        ("suites/test_sla.py::test_chat[gke_h100_standalone_llama-3.1-8b]", "suites/test_sla.py::test_chat"),
-        ("suites/test_sla.py::TestChat::test_chat[gke_h100-run2-a[b]]", "suites/test_sla.py::TestChat::test_chat"),
-        ("suites/test_sla.py::test_chat", "suites/test_sla.py::test_chat"),
+        (CELL, ""),
+        (f"{CELL}-1of3", ""),
+        (f"{CELL}-2s", "2s"),
+        (f"{CELL}-1of3-2s", "2s"),
+        (f"{CELL}-2s-1of3", "2s"),
+        (f"2s-{CELL}-12of20", "2s"),
+        (f"2s-{CELL}-on", "2s-on"),
+        (f"1of3-{CELL}-2of3", "1of3"),
+        (f"{CELL}-1of3-a[b]-2of9", "a[b]-2of9"),
+        (f"-5-{CELL}", "-5"),
+        (f"{CELL}--5", "-5"),
+        # What only begins or ends like the cell's id is no cell.
+        (f"{CELL}x-{CELL}", f"{CELL}x"),
+        (f"a{CELL}-{CELL}-b", f"a{CELL}-b"),
     ],
 )
-def test_a_tests_key_has_no_parameters(node_id: str, key: str) -> None:
-    assert test_key(node_id) == key
+def test_a_tests_key_has_its_own_parameters(parameters: str, left: str) -> None:
+    name = "suites/test_sla.py::TestChat::test_chat"
+    node_id, key = f"{name}[{parameters}]", f"{name}[{left}]" if left else name
+    assert test_key(node_id, CELL) == key
     assert test_key(document(node_id=node_id)) == key
     assert test_key(document(node_id=node_id, label="8/s")) == f"{key} 8/s"
+    assert title_of(document(node_id=node_id)) == f"{name}[{CELL}-{left}]".replace("-]", "]")
+    assert test_key(node_id) == name, "without the cell nothing tells which parameters are the test's own"
+
+
+def test_a_node_id_without_parameters_is_its_own_key() -> None:
+    assert test_key("suites/test_sla.py::test_chat", CELL) == "suites/test_sla.py::test_chat"
+    assert test_key("suites[old]/test_sla.py::test_chat[2s]", CELL) == "suites[old]/test_sla.py::test_chat[2s]"
+
+
+def test_the_id_of_a_cell_may_begin_like_anothers() -> None:
+    longer = document(of=cell(model="llama-3.1-8b-2s"))
+    assert test_key(longer) == test_key(document()) == "suites/test_sla.py::test_chat"
+    assert test_key(longer.node_id, CELL) == "suites/test_sla.py::test_chat[2s]"
 
 
 def test_repetitions_share_a_key_and_nothing_else_does() -> None:
     first = document("first")
-    assert run_key(first) == run_key(document("again", node_id="suites/test_sla.py::test_chat[other-run2]", seed=7))
+    assert run_key(first) == run_key(document("again", node_id=f"suites/test_sla.py::test_chat[{CELL}-2of3]", seed=7))
     others = [
+        document(node_id=f"suites/test_sla.py::test_chat[{CELL}-2s]"),
         document(test="test_other"),
         document(of=variant("tuned")),
         document(profile="poisson 8/s"),
@@ -96,6 +138,24 @@ def test_repetitions_share_a_key_and_nothing_else_does() -> None:
         document(label="8/s"),
     ]
     assert all(run_key(first) != run_key(other) for other in others)
+
+
+def test_parameters_of_a_test_are_no_repetitions_of_each_other() -> None:
+    def parametrized(run_id: str, parameters: str, tpot_s: float = 0.01) -> RunDocument:
+        node_id = f"suites/test_sla.py::test_chat[{CELL}-{parameters}]"
+        return document(run_id, node_id=node_id, values={"tpot_p50": tpot_s})
+
+    def session(scale: float) -> list[RunDocument]:
+        quick, slow = (f"{i}of2-0s" for i in (1, 2)), (f"{i}of2-2s" for i in (1, 2))
+        return [*(parametrized(p, p) for p in quick), *(parametrized(p, p, 0.05 * scale) for p in slow)]
+
+    assert [ids(runs) for runs in by_question(session(1.0)).values()] == [["1of2-0s", "2of2-0s"], ["1of2-2s", "2of2-2s"]]
+    found = compare_sessions(session(2.0), session(1.0), "main", DEFAULTS, set(DEFAULTS))
+    assert [(part.runs, part.verdict) for _, part in found] == [
+        (("1of2-0s", "2of2-0s"), "unchanged"),
+        (("1of2-2s", "2of2-2s"), "regressed"),
+    ]
+    assert matching([parametrized("a", "0s")], parametrized("now", "5s")).verdict is ChangeVerdict.NEW
 
 
 def test_the_same_question_matches() -> None:
@@ -129,6 +189,23 @@ def test_other_conditions_are_named_by_the_run_that_is_nearest() -> None:
     assert (match.verdict, match.differing) == (ChangeVerdict.INCOMPARABLE, {"hardware": "a100 -> h100"})
     part = compared(document(), far, near)
     assert (part.verdict, part.runs, part.changes, part.differences) == ("incomparable", (), (), {"hardware": "a100 -> h100"})
+
+
+def test_a_new_cell_beside_others_of_its_test_is_new() -> None:
+    baseline = [document("a"), document("b", of=cell("l40s"), test="test_other")]
+    l40s = document(of=cell("l40s"))
+    assert is_new_cell(baseline, test_key(l40s), l40s.cell.id, other_cells_match=True)
+    assert not is_new_cell(baseline, test_key(l40s), l40s.cell.id, other_cells_match=False)
+    assert not is_new_cell(baseline, test_key(l40s), CELL, other_cells_match=True)
+    match = matching(baseline, l40s, other_cells_match=True)
+    assert (match.verdict, match.differing) == (ChangeVerdict.NEW, {})
+    assert match.note == f"the baseline has other cells of suites/test_sla.py::test_chat, and no run of {l40s.cell.id}"
+    assert matching(baseline, l40s).verdict is ChangeVerdict.INCOMPARABLE
+    # A cell that the baseline has is compared with that, whatever else matches.
+    other_load = document(profile="poisson 8/s")
+    assert matching(baseline, other_load, other_cells_match=True).verdict is ChangeVerdict.INCOMPARABLE
+    part = compare_runs([l40s], baseline, "main", DEFAULTS, set(DEFAULTS), other_cells_match=True)
+    assert (part.verdict, failing(part)) == ("new", False)
 
 
 def spoiled(run: RunDocument, *reasons: str) -> RunDocument:
@@ -224,11 +301,40 @@ def test_a_metric_that_one_side_lacks() -> None:
     assert by_metric(compared(whole, lacking))["tpot_p50"].verdict == "new"
 
 
+def test_a_metric_that_neither_side_has_fails_nothing() -> None:
+    """TTFT of a workload that does not stream, goodput without limits."""
+    whole = document("whole")
+    lacking = whole.model_copy(update={"metrics": {k: v for k, v in whole.metrics.items() if not k.startswith("ttft")}})
+    part = compared(lacking, lacking)
+    ttft = by_metric(part)["ttft_p50"]
+    assert (ttft.gated, ttft.verdict, ttft.note) == (True, "new", "measured on neither side")
+    assert (part.verdict, failing(part)) == ("unchanged", False)
+    assert compared(lacking, lacking, fail=["ttft_p50:10%"]).verdict == "new", "nothing else was asked"
+    assert compared(whole, lacking).verdict == "new", "the baseline lacks what this run has"
+    assert "TTFT p50" in comparison_table(part, simulated=False).partition(": measured on neither side")[0].splitlines()[-1]
+
+
+def test_what_fails_a_test() -> None:
+    def said(now: RunDocument, *before: RunDocument, fail: str = "tpot_p50:5%") -> tuple[bool, bool, bool]:
+        part = compared(now, *before, fail=[fail])
+        return regressed(part), cannot_tell(part), failing(part)
+
+    slow = document(values={"tpot_p50": 0.05})
+    gone = slow.model_copy(update={"metrics": {k: v for k, v in slow.metrics.items() if k != "tpot_p50"}})
+    assert said(document(), document("a")) == (False, False, False)
+    assert said(slow, document("a")) == (True, False, True)
+    assert said(slow, document("a"), fail="ttft_p50:5%") == (False, False, False)
+    assert said(gone, document("a")) == (False, True, True)
+    assert said(gone, document("a"), fail="ttft_p50:5%") == (False, False, False)
+    assert said(interrupted(slow), document("a")) == (False, True, True)
+    assert said(slow, document("a", test="test_other")) == (False, False, False)
+
+
 def test_repetitions_count_together_and_only_they() -> None:
     now = [document(f"n{i}", values={"tpot_p50": 0.01 + i * 1e-5}) for i in range(3)]
     strangers = [document("x", profile="poisson 8/s"), document("y", ordinal=2), document("z", of=variant("slow"))]
     before = [document(f"b{i}", values={"tpot_p50": 0.01 - i * 1e-5}) for i in range(3)]
-    part = compared([*strangers, *now], *strangers, *before)
+    part = compared(now, *strangers, *before)
     assert (part.repeats, part.runs, part.note) == (3, ("b0", "b1", "b2"), "")
     change = by_metric(part)["tpot_p50"]
     assert change.measured == pytest.approx(0.01001, rel=1e-4)
@@ -237,6 +343,8 @@ def test_repetitions_count_together_and_only_they() -> None:
     assert compared(now[:1], *before).note == ""
     with pytest.raises(ValueError, match="no run to compare"):
         compared([], *before)
+    with pytest.raises(ValueError, match="not repetitions of each other"):
+        compared([*strangers, *now], *before)
 
 
 def test_what_may_differ_is_shown() -> None:
@@ -259,13 +367,21 @@ def test_sessions_are_compared_question_by_question() -> None:
         document("n3", test="test_new"),
         document("n4"),
         document("n5", label="8/s"),
+        document("n6", ordinal=2, profile="poisson 8/s"),
     ]
-    found = compare_sessions(now, [document("b1"), document("b2", label="8/s")], "main", DEFAULTS, set(DEFAULTS))
+    before = [document("b1"), document("b2", label="8/s")]
+    found = compare_sessions(now, before, "main", DEFAULTS, set(DEFAULTS))
     assert [(run.run_id, part.verdict, part.repeats) for run, part in found] == [
         ("n4", "unchanged", 2),
-        ("n2", "incomparable", 1),
+        ("n2", "new", 1),
         ("n3", "new", 1),
+        ("n6", "incomparable", 1),
     ]
+    # A cell makes no other load of its own new, and where no cell matches the baseline is one of something else.
+    twice = [document("n1", of=variant("slow")), document("n2", of=variant("slow"), ordinal=2, profile="poisson 8/s")]
+    assert [part.verdict for _, part in compare_sessions(twice, before, "main", DEFAULTS, ())] == ["unchanged", "incomparable"]
+    (only,) = compare_sessions(now[1:2], before, "main", DEFAULTS, ())
+    assert only[1].verdict == "incomparable"
 
 
 REGRESSED = """\

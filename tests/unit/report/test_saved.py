@@ -191,7 +191,11 @@ PASSED = judged(run_of(answered(300)))
         ({"verdict": None}, None),
         ({"verdict": "INCONCLUSIVE"}, None),
         ({"verdict": "FAIL"}, "its verdict is FAIL"),
-        ({"verdict": "INVALID"}, "its verdict is INVALID"),
+        ({"verdict": "INVALID"}, "it is INVALID"),
+        (
+            {"verdict": None, "client": PASSED.client.model_copy(update={"distrust": ("worker 0 was late",)})},
+            "it is INVALID: worker 0 was late",
+        ),
         ({"timing": PASSED.timing.model_copy(update={"interrupted": True})}, "it was interrupted"),
         (
             {"stopped": StoppedPart(reason="41 of 120 beyond", outcome="FAIL", at_s=9.0, saved_s=51.0), "verdict": None},
@@ -202,6 +206,11 @@ PASSED = judged(run_of(answered(300)))
             {"verdict": "INCONCLUSIVE", "steadiness": SteadinessPart(extra_warmup_s=0.0, unstable="the backlog grew")},
             "it had no steady state: the backlog grew",
         ),
+        (
+            {"verdict": None, "steadiness": SteadinessPart(extra_warmup_s=0.0, unstable="the backlog grew")},
+            "it had no steady state: the backlog grew",
+        ),
+        ({"verdict": None, "steadiness": SteadinessPart(extra_warmup_s=5.0, unstable="")}, None),
     ],
 )
 def test_which_run_may_be_in_a_baseline(changed: dict[str, object], reason: str | None) -> None:

@@ -62,6 +62,19 @@ def test_a_new_test_beside_one_that_is_compared_is_told_and_no_more(tmp_path: Pa
     assert "pr beside 0001_main: 1 unchanged, 1 new" in both.text()
 
 
+def test_a_new_cell_beside_one_that_is_compared_is_told_and_no_more(tmp_path: Path) -> None:
+    both = compared(tmp_path, [measured()], [measured(), measured(hardware="l40s")], "ttft_p50:50%")
+    assert not both.incomparable
+    assert "pr beside 0001_main: 1 unchanged, 1 new" in both.text()
+    assert compared(tmp_path, [measured()], [measured(hardware="l40s")], "ttft_p50:50%").incomparable
+
+
+def test_what_neither_session_measured_changes_nothing(tmp_path: Path) -> None:
+    found = compared(tmp_path, [measured()], [measured()], "ttft_p50:50%", "itl_p99.9:10%")
+    assert not found.incomparable
+    assert "1 unchanged" in found.text()
+
+
 def test_what_only_the_baseline_has_is_told(tmp_path: Path) -> None:
     text = compared(tmp_path, [measured(), measured(test="test_gone", run_id="gone")], [measured()]).text()
     assert "- only in 0001_main:\n  suites/test_chat.py::test_gone[gke_h100_standalone_llama-3.1-8b]" in text
