@@ -68,7 +68,8 @@ def is_open_loop(profile: LoadProfile) -> bool:
     return not isinstance(profile, Concurrency)
 
 
-def _positive_rate(text: object, call: str) -> float:
+def positive_rate(text: object, call: str) -> float:
+    """``"4/s"`` -> 4.0 requests per second. Raises ``ConfigError`` that names the ``call`` it was given to."""
     try:
         rate = parse_rate(text)
     except UnitError as error:
@@ -80,12 +81,12 @@ def _positive_rate(text: object, call: str) -> float:
 
 def constant(rate: str) -> Constant:
     """Open loop at a steady pace: ``constant("4/s")``. Raises ``ConfigError``."""
-    return Constant(_positive_rate(rate, "constant()"))
+    return Constant(positive_rate(rate, "constant()"))
 
 
 def poisson(rate: str) -> Poisson:
     """Open loop, Poisson arrivals: ``poisson("4/s")``. Raises ``ConfigError``."""
-    return Poisson(_positive_rate(rate, "poisson()"))
+    return Poisson(positive_rate(rate, "poisson()"))
 
 
 def concurrency(users: int, think_time: str = "0s") -> Concurrency:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pytest_llmperf.errors import ConfigError, UnitError, Where
-from pytest_llmperf.experiment.profile import Constant, Poisson
+from pytest_llmperf.experiment.profile import Constant, Poisson, positive_rate
 from pytest_llmperf.judge.capacity import Capacity, Ending, Probe, probe_duration_s, search
 from pytest_llmperf.judge.verdict import Outcome
 from pytest_llmperf.plugin.asserted import asserted
-from pytest_llmperf.units import format_rate, parse_duration, parse_fraction, parse_rate
+from pytest_llmperf.units import format_rate, parse_duration, parse_fraction
 
 if TYPE_CHECKING:
     from pytest_llmperf.experiment.profile import LoadProfile
@@ -56,7 +56,7 @@ class CapacityResult:
         What INCONCLUSIVE and INVALID do instead is for ``--llmperf-inconclusive`` and ``--llmperf-invalid`` to say.
         """
         __tracebackhide__ = True
-        wanted = _rate(rate, "reaches()") if isinstance(rate, str) else rate
+        wanted = positive_rate(rate, "reaches()") if isinstance(rate, str) else rate
         reason = f"the capacity does not reach {format_rate(wanted)}: {self.capacity.reason}"
         return asserted(self.outcome_at(wanted), self.rules, self.table(), reason)
 
@@ -111,7 +111,7 @@ class FindCapacity:
         Raises ``ConfigError`` for rates, durations or a precision that make no sense, and whatever ``load`` raises.
         """
         least_s, wanted = _search_settings(probe, precision, max_probes)
-        low, high = _rate(lo, "find_capacity(…, lo)"), _rate(hi, "find_capacity(…, hi)")
+        low, high = positive_rate(lo, "find_capacity(…, lo)"), positive_rate(hi, "find_capacity(…, hi)")
         if low > high:
             raise ConfigError(f"the lowest rate {lo!r} is more than the highest {hi!r}", where=Where(key="find_capacity()"))
         made: list[CapacityProbe] = []
@@ -176,21 +176,11 @@ class Sweep:
         """
         if isinstance(points, str) or not points:
             raise ConfigError('needs a list of points: sweep(["4/s", "8/s"], "20s")', where=Where(key="sweep()"))
-        profiles = [Poisson(_rate(point, "sweep()")) if isinstance(point, str) else point for point in points]
+        profiles = [Poisson(positive_rate(point, "sweep()")) if isinstance(point, str) else point for point in points]
         runs = tuple(self.load(profile, duration, until=until, label=str(profile)) for profile in profiles)
         result = SweepResult(runs)
         self.tell(result.table())
         return result
-
-
-def _rate(text: str, call: str) -> float:
-    try:
-        rate = parse_rate(text)
-    except UnitError as error:
-        raise ConfigError(str(error), where=Where(key=call)) from None
-    if rate == 0:
-        raise ConfigError(f"the rate {text!r} makes no request", where=Where(key=call))
-    return rate
 
 
 def _search_settings(probe: str, precision: str, max_probes: int) -> tuple[float, float]:

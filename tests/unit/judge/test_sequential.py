@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -31,23 +28,6 @@ from pytest_llmperf.load.records import Floats
 QUIET: Floats = np.full(20_000, 3.0)
 """The in-flight count of a server that nobody crowds."""
 SHARES = [0.5, 0.2, 0.05, 0.01, 0.001, 0.9]
-
-
-@pytest.fixture(scope="module")
-def reference() -> ModuleType:
-    """An implementation without numpy or scipy; skips where it is not at hand."""
-    shared = os.environ.get("LLMPERF_SHARED")
-    file = (Path(shared) if shared else Path(__file__).resolve().parents[4] / "shared") / "reference" / "sequential_verdict.py"
-    if not file.is_file():
-        pytest.skip(
-            "no reference implementation here; LLMPERF_SHARED names the folder that holds reference/sequential_verdict.py"
-        )
-    spec = spec_from_file_location("sequential_verdict", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def correlated(n: int, phi: float, seed: int) -> Floats:

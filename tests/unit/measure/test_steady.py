@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -32,23 +29,6 @@ from pytest_llmperf.metrics import metric_key
 from tests.unit.measure.logs import Asked, result_of, streamed
 
 RATE = 10.0
-
-
-@pytest.fixture(scope="module")
-def reference() -> ModuleType:
-    """An implementation without numpy; skips where it is not at hand."""
-    shared = os.environ.get("LLMPERF_SHARED")
-    file = (Path(shared) if shared else Path(__file__).resolve().parents[4] / "shared") / "reference" / "sequential_verdict.py"
-    if not file.is_file():
-        pytest.skip(
-            "no reference implementation here; LLMPERF_SHARED names the folder that holds reference/sequential_verdict.py"
-        )
-    spec = spec_from_file_location("sequential_verdict", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def paced(tpots: Sequence[float] | Floats, ttft_s: float = 0.1) -> LoadResult:
