@@ -37,7 +37,8 @@ def refusal(result: pytest.RunResult) -> str:
         ),
         (
             'worklaod="interactive-chat"',
-            "test_suite.py:6: marker llmperf: unknown keyword 'worklaod' Did you mean 'workload'? Known: workload, sla, profile.",
+            "test_suite.py:6: marker llmperf: unknown keyword 'worklaod' Did you mean 'workload'? "
+            "Known: workload, sla, profile, tolerance.",
         ),
         (
             'workload="interactive-chat", sla="interactive-chta"',
