@@ -66,9 +66,12 @@ def _comparisons(runs: Sequence[RunDocument], width: int) -> Iterator[str]:
     counts = Counter(part.verdict for _, part in compared)
     yield f"beside baseline {compared[0][1].baseline}: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())
     for run, part in compared:
-        what = [f"{change.title} {change_text(change)}" for change in part.changes if change.verdict == "regressed"]
+        worse = [change for change in part.changes if change.verdict == "regressed"]
+        # As in the table: what fails no test stands in brackets.
+        what = [text if change.gated else f"({text})" for change in worse if (text := f"{change.title} {change_text(change)}")]
         if part.verdict == "incomparable":
-            what = [f"incomparable: {part.note or '; '.join(f'{k}: {v}' for k, v in part.differences.items())}"]
+            differing = (f"{field}: {change}" for field, change in part.differences.items())
+            what = ["; ".join((f"incomparable, {part.note}", *differing))]
         if what:
             yield from textwrap.wrap(f"{run.node_id}: {', '.join(what)}", width, initial_indent="  ", subsequent_indent="    ")
 
