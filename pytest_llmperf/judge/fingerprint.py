@@ -6,7 +6,7 @@ Both are plain text by field, in the words of the catalog, so that a document ca
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pytest_llmperf.units import format_duration
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pytest_llmperf.deploy.base import DeploymentInfo
     from pytest_llmperf.experiment.records import Cell, Lengths, SharedPrefix, Turns, Workload
 
+_ENGINE = "engine "
 UNSET = "unset"
 """How a field reads on the side that has none: an engine argument that only the other one sets."""
 MASK = "***"
@@ -38,7 +39,7 @@ def cell_fingerprint(cell: Cell, workload: Workload, target: str, simulated: boo
     """The part of ``fingerprint`` that is known before anything is deployed: all but the load profile.
 
     ``simulated`` is None where only the deployment will tell (an endpoint); the field ``server`` is then left out, and
-    ``differences(…, keys=…)`` with this mapping's keys compares what is known.
+    ``known_differences`` compares what is known.
     """
     server = {} if simulated is None else {"server": "simulator" if simulated else "real"}
     return {
@@ -75,24 +76,24 @@ def context(cell: Cell, info: DeploymentInfo) -> dict[str, str]:
     }
 
 
-def differences(now: Mapping[str, str], before: Mapping[str, str], keys: Collection[str] | None = None) -> dict[str, str]:
-    """The fields that differ, each as ``was -> is``; a field that one side lacks reads ``unset`` there.
-
-    ``keys`` restricts the fields that are looked at; None: all that either side has.
-    """
+def differences(now: Mapping[str, str], before: Mapping[str, str]) -> dict[str, str]:
+    """The fields that differ, each as ``was -> is``; a field that one side lacks reads ``unset`` there."""
     fields = dict.fromkeys((*now, *before))
     return {
-        field: f"{before.get(field, UNSET)} -> {now.get(field, UNSET)}"
-        for field in fields
-        if (keys is None or field in keys) and now.get(field) != before.get(field)
+        field: f"{before.get(field, UNSET)} -> {now.get(field, UNSET)}" for field in fields if now.get(field) != before.get(field)
     }
+
+
+def known_differences(now: Mapping[str, str], before: Mapping[str, str]) -> dict[str, str]:
+    """The fields of ``cell_fingerprint`` (``now``) that differ from a run's whole fingerprint: what is known beforehand."""
+    return differences(now, {field: value for field, value in before.items() if field in now or field.startswith(_ENGINE)})
 
 
 def _engine_arguments(cell: Cell) -> dict[str, str]:
     # vLLM takes max_num_seqs for max-num-seqs; YAML's order means nothing.
     given = {name.replace("_", "-"): value for name, value in cell.variant.engine_args.items()}
     return {
-        f"engine {name}": _switch(value) if isinstance(value, bool) else _shown(name, str(value))
+        f"{_ENGINE}{name}": _switch(value) if isinstance(value, bool) else _shown(name, str(value))
         for name, value in sorted(given.items())
     }
 

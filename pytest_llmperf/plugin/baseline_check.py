@@ -113,7 +113,7 @@ def _problem(test: str, item: pytest.Item, cell: Cell, session: LlmperfSession, 
 
 def _differing(run: RunDocument, item: pytest.Item, cell: Cell, session: LlmperfSession) -> dict[str, str]:
     """The fields in which a baseline's run differs from what the test will do, as far as that is known beforehand."""
-    from pytest_llmperf.judge.fingerprint import cell_fingerprint, differences
+    from pytest_llmperf.judge.fingerprint import cell_fingerprint, known_differences
     from pytest_llmperf.report.comparison import NO_FINGERPRINT
 
     if not run.fingerprint:
@@ -121,8 +121,7 @@ def _differing(run: RunDocument, item: pytest.Item, cell: Cell, session: Llmperf
     request, settings = cells.request_of(item), session.settings
     simulated = True if settings.target == "sim" else None
     now = cell_fingerprint(cell, cells.workload_of(request, session.catalog), settings.target, simulated)
-    before = {name: value for name, value in run.fingerprint.items() if name in now or name.startswith("engine ")}
-    found = differences(now, before)
+    found = known_differences(now, run.fingerprint)
     if "profile" in _names(item):
         profile = cells.profile_of(request, session.catalog, cell.hardware)
         if run.profile_name == profile.name and run.profile != str(profile.load_profile):

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_llmperf.deploy.base import DeploymentInfo
 from pytest_llmperf.experiment.records import Cell, Lengths, SharedPrefix, Turns, Variant, Workload
-from pytest_llmperf.judge.fingerprint import cell_fingerprint, context, differences, fingerprint
+from pytest_llmperf.judge.fingerprint import cell_fingerprint, context, differences, fingerprint, known_differences
 from tests.unit.report.runs import cell, workload
 
 CELL, ASKED = cell(), workload()
@@ -119,7 +119,8 @@ def test_before_a_deployment_all_but_the_profile_is_known_and_perhaps_the_server
     assert known == {name: value for name, value in BASE.items() if name != "profile"}
     unknown = cell_fingerprint(cell(), workload(), "sim", None)
     assert unknown == {name: value for name, value in known.items() if name != "server"}
-    assert differences(unknown, BASE, keys=unknown) == {}
+    assert known_differences(unknown, BASE) == {}
+    assert known_differences(unknown, {**BASE, "engine dtype": "auto"}) == {"engine dtype": "auto -> unset"}
     assert differences(unknown, BASE) == {"server": "simulator -> unset", "profile": "poisson 4/s -> unset"}
 
 
@@ -156,7 +157,6 @@ def test_a_secret_among_the_engine_arguments_is_kept_too(name: str, shown: str) 
     assert printed(with_variant(cell(), engine_args={name: "s3cret"}), workload())[f"engine {name}"] == shown
 
 
-def test_differences_look_only_where_they_are_told_to() -> None:
+def test_differences_name_both_sides() -> None:
     now, before = {"a": "1", "b": "2", "c": "3"}, {"a": "0", "b": "2", "d": "4"}
     assert differences(now, before) == {"a": "0 -> 1", "c": "unset -> 3", "d": "4 -> unset"}
-    assert differences(now, before, keys={"c", "b"}) == {"c": "unset -> 3"}
