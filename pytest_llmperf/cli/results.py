@@ -124,14 +124,18 @@ def _readable(sessions: Iterable[Saved]) -> list[Saved]:
 
 def _compare(options: argparse.Namespace) -> int:
     from pytest_llmperf.judge.tolerance import parse_tolerances
+    from pytest_llmperf.report.comparison import check_measured
     from pytest_llmperf.report.saved import find_saved
     from pytest_llmperf.report.session_comparison import compare_saved
 
     texts = [text.strip() for given in options.fail for text in given.split(",")]
-    tolerances = parse_tolerances(texts, Where(option="--fail"))
+    fail = Where(option="--fail")
+    tolerances = parse_tolerances(texts, fail)
     storage = storage_of(options)
     baseline = find_saved(storage, options.baseline, Where(option="A"))
     candidate = find_saved(storage, options.candidate, Where(option="B"))
+    for key in tolerances:
+        check_measured(key, baseline.document.runs, baseline.label, fail)
     compared = compare_saved(baseline, candidate, tolerances)
     console().print(compared.text(), markup=False)
     return REGRESSED if compared.regressed else INCOMPARABLE if compared.incomparable else OK

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_llmperf.errors import ConfigError, Where, unknown
+from pytest_llmperf.errors import ConfigError
 from pytest_llmperf.plugin import cells
 from pytest_llmperf.plugin.baseline import (
     COMPARE,
@@ -52,7 +52,7 @@ def check_baseline(config: pytest.Config, session: LlmperfSession, items: Iterab
 
 
 def _check_tests(items: Sequence[pytest.Item], session: LlmperfSession, baseline: Baseline) -> None:
-    from pytest_llmperf.report.comparison import test_key
+    from pytest_llmperf.report.comparison import check_measured, test_key
 
     refused: dict[str, ConfigError] = {}
     for item in items:
@@ -60,7 +60,8 @@ def _check_tests(items: Sequence[pytest.Item], session: LlmperfSession, baseline
         assert cell is not None
         request = cells.request_of(item)
         for key in tolerances_of(request, baseline):
-            _check_measured(key, baseline, request.where if key in (request.tolerance or {}) else COMPARE_FAIL)
+            where = request.where if key in (request.tolerance or {}) else COMPARE_FAIL
+            check_measured(key, baseline.documents, baseline.name, where)
         test = test_key(node_id, cell.id)
         baseline.deciding[test, cell.id] = node_id
         problem = _problem(test, item, cell, session, baseline)
@@ -79,13 +80,6 @@ def _check_tests(items: Sequence[pytest.Item], session: LlmperfSession, baseline
             where=COMPARE,
             hint=f"It has {', '.join(tests[:5])}{f' and {len(tests) - 5} more' if len(tests) > 5 else ''}.",
         )
-
-
-def _check_measured(key: str, baseline: Baseline, where: Where) -> None:
-    if any(key in run.metrics for run in baseline.documents):
-        return
-    known = sorted({name for run in baseline.documents for name in run.metrics})
-    raise unknown(f"metric of baseline {baseline.name!r}", key, known, where)
 
 
 def _problem(test: str, item: pytest.Item, cell: Cell, session: LlmperfSession, baseline: Baseline) -> ConfigError | None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pytest_llmperf.errors import Where, unknown
 from pytest_llmperf.judge.change_interval import BETWEEN_RUNS, ENOUGH_RUNS
 from pytest_llmperf.judge.fingerprint import differences
 from pytest_llmperf.judge.regression import Change, ChangeVerdict, compare, worst
@@ -188,6 +189,13 @@ def compare_runs(
         differences=differences(last.context, match.runs[-1].context),
         note="; ".join(_remarks(repeats, match.runs)),
     )
+
+
+def check_measured(key: str, baseline: Collection[RunDocument], baseline_name: str, where: Where) -> None:
+    """Refuse to gate a metric that none of the baseline's runs has: it could fail nothing. Raises ``ConfigError``."""
+    if not any(key in run.metrics for run in baseline):
+        known = sorted({name for run in baseline for name in run.metrics})
+        raise unknown(f"metric of baseline {baseline_name!r}", key, known, where)
 
 
 def compare_sessions(

@@ -166,6 +166,7 @@ def test_list_of_nothing_says_how_to_save(tmp_path: Path) -> None:
         (("main", "slow"), 4, "0005_main.json: is no results document"),
         (("suites/", "slow"), 4, "A: 'suites/' is a path, not the name of a saved session"),
         (("1", "slow", "--fail", "tfft_p50:10%"), 4, "did you mean 'ttft'?"),
+        (("1", "slow", "--fail", "ttft_p99.9:10%"), 4, "--fail: unknown metric of baseline '0001_main' 'ttft_p99.9'"),
     ],
 )
 def test_compare(storage: Path, arguments: tuple[str, ...], status: int, said: str) -> None:
