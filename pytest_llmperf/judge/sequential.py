@@ -146,25 +146,22 @@ def rule(
     in_flight: Floats,
     p0: float,
     *,
-    alpha_pass: float = ALPHA,
     alpha_fail: float = ALPHA,
-    alpha_gross: float = ALPHA,
 ) -> Ruling:
     """Look once at the first n requests of a load, in arrival order, after its warm-up; 0 < p0 < 1.
 
     ``exceeds`` (n,) is 1 where the request is beyond the limit, 0 where not, a fraction where it is in part; ``values`` (n,) the
     latency itself (inf for a failure); ``in_flight`` (n,) how many others were at the target when it arrived. ``alpha_fail`` is
-    the risk of the e-value rules (divide it by the thresholds of an SLA), ``alpha_gross`` that of the dependence-free one.
-    Look as often as wanted; the first outcome stands.
+    the risk of a FAIL by e-value (divide it by the thresholds of an SLA). Look as often as wanted; the first outcome stands.
     """
     if len(exceeds) == 0:
         return Ruling(None, "", None)
     evidence = evidence_of(exceeds, values, in_flight, p0)
-    if evidence.n >= _FEWEST_ERGODIC and _has_ergodic_rule(p0, alpha_gross) and evidence.share >= p0 / alpha_gross:
+    if evidence.n >= _FEWEST_ERGODIC and _has_ergodic_rule(p0, ALPHA) and evidence.share >= p0 / ALPHA:
         return Ruling(Outcome.FAIL, GROSS_ERGODIC, evidence)
     if evidence.share < p0:
         seen = evidence.n >= memories_for_pass(evidence.design_effect, evidence.in_flight_effect)
-        passes = seen and evidence.log_e >= -math.log(alpha_pass)
+        passes = seen and evidence.log_e >= -math.log(ALPHA)
         return Ruling(Outcome.PASS, E_VALUE, evidence) if passes else Ruling(None, "", evidence)
     seen = evidence.n >= memories_for_fail(evidence.design_effect, evidence.in_flight_effect)
     if evidence.share > p0 and seen and evidence.log_e >= -math.log(alpha_fail):

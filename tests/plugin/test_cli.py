@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,11 @@ def test_mistakes(arguments: tuple[str, ...], message: str) -> None:
     assert done.returncode == 4
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_version() -> None:
+    done = cli("--version")
+    assert (done.returncode, done.stdout) == (0, f"pytest-llmperf {version('pytest-llmperf')}\n")
 
 
 def test_cells() -> None:
