@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import permutations
 from typing import TYPE_CHECKING, Literal
 
 from pytest_llmperf.errors import UnitError
 from pytest_llmperf.experiment.sla_limits import OVERRIDES, SlaKeyError, read_threshold
 from pytest_llmperf.experiment.threshold import Comparator, Gate, Grade, Grades, Threshold
-from pytest_llmperf.metrics import METRICS, MetricKey, metric_key
+from pytest_llmperf.metrics import METRICS, MetricKey, format_value, metric_key
 
 if TYPE_CHECKING:
     from pytest_llmperf.experiment.records import Cell
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["Comparator", "Gate", "Grade", "Grades", "Override", "Sla", "SlaKeyError", "Threshold", "parse_sla"]
 
 Scope = Literal["hardware", "cells"]
+_LEVELS = {"min": 0.0, "max": 1.0}
+"""The extremes as quantiles."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,7 @@ def _overrides(scope: Scope, document: Mapping[str, object], base: Mapping[Metri
 def _lines(place: tuple[str, ...], document: Mapping[str, object]) -> dict[MetricKey, Threshold]:
     """The limits of a mapping that stands at ``place``, by what they limit."""
     lines: dict[MetricKey, Threshold] = {}
+    paths: dict[MetricKey, tuple[str, ...]] = {}
     for path, spec in _entries(place, document):
         try:
             threshold = read_threshold(path, spec)
@@ -118,8 +123,29 @@ def _lines(place: tuple[str, ...], document: Mapping[str, object]) -> dict[Metri
             raise SlaKeyError((*place, *error.path), str(error)) from None
         if threshold.key in lines:
             raise SlaKeyError((*place, *path), f"{threshold.key.title} has a limit already")
-        lines[threshold.key] = threshold
+        lines[threshold.key], paths[threshold.key] = threshold, (*place, *path)
+    for lower, higher in permutations(lines.values(), 2):
+        _check_says_something(paths[lower.key], lower, higher)
     return lines
+
+
+def _check_says_something(path: tuple[str, ...], lower: Threshold, higher: Threshold) -> None:
+    """Refuse ``p95 <= 2s`` beside ``p99 <= 1s``: it could never decide, so that the two were likely swapped.
+
+    Grades are held against their like. Lines of an override are not held against the SLA's own: it may tighten p99 alone.
+    """
+    low, high = (_LEVELS.get(line.key.statistic or "", line.key.quantile) for line in (lower, higher))
+    if lower.key.metric != higher.key.metric or low is None or high is None or low >= high:
+        return
+    for grade, limit in lower.limits.items():
+        if limit > higher.limits.get(grade, math.inf):
+            of_grade = "" if grade == "target" else f" ({grade})"
+            idle, strict = (f"{t.key.title} <= {format_value(t.key.metric, t.limits[grade])}" for t in (lower, higher))
+            raise SlaKeyError(
+                path,
+                f"{idle} says nothing beside {strict}{of_grade}: {lower.key.statistic} is never more than "
+                f"{higher.key.statistic}; are the two swapped?",
+            )
 
 
 def _entries(place: tuple[str, ...], document: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...], object]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from itertools import pairwise
+from itertools import pairwise, product
 
 from pytest_llmperf.errors import UnitError, nearest
 from pytest_llmperf.experiment.threshold import Comparator, Grades, Threshold
@@ -18,6 +18,12 @@ _LONGEST_S = 3600.0
 """No latency that anybody waits for; ``200m`` is 200 minutes and was to be 200 ms."""
 _LOWEST_QUANTILE = 0.10
 """Below, a limit would bind only the fastest few requests: ``p9`` was to be p90 or p99."""
+_KEYS = tuple(
+    f"{metric.name}_{statistic}"
+    for metric, statistic in product(METRICS.values(), ("p50", "p90", "p95", "p99", "mean", "max"))
+    if metric.is_distribution
+)
+"""The keys of a metric and a statistic in one, as far as one may be meant by a slip."""
 _LIKELY = {"p5": "'p50' or 'p95'", "p9": "'p90' or 'p99'"}
 
 Path = tuple[str, ...]
@@ -37,10 +43,14 @@ def read_threshold(path: Path, spec: object) -> Threshold:
     ``spec`` is a limit (``"1s"``, ``"<= 1s"``), grades (``{"target": "1s", "acceptable": "3s", "poor": "5s"}``), or for goodput
     ``{"min": a limit or grades, "within": {"ttft": "1s"}}``. Raises ``SlaKeyError``.
     """
-    key = _key(path)
+    key = _key(path, spec)
     comparator: Comparator = ">=" if key.metric.higher_is_better else "<="
     within: tuple[tuple[str, float], ...] = ()
     if key.metric.name == "goodput" and isinstance(spec, Mapping) and not set(spec) <= set(_GRADES):
+        graded = [grade for grade in _GRADES if grade in spec]
+        if graded and set(spec) & set(_GOODPUT):
+            meant = ", ".join(f"{grade}: {spec[grade]}" for grade in graded)
+            raise SlaKeyError((*path, graded[0]), f"the grades of goodput stand below 'min': write min: {{{meant}}}")
         _check_keys(path, spec, _GOODPUT if set(spec) & set(_GOODPUT) else (*_GRADES, *_GOODPUT))
         if "min" not in spec:
             raise SlaKeyError(path, "needs 'min': the share of requests that must be good, such as 95%")
@@ -53,15 +63,21 @@ def read_threshold(path: Path, spec: object) -> Threshold:
     return Threshold(key, comparator, _value(path, key, spec), None, within)
 
 
-def _key(path: Path) -> MetricKey:
+def _key(path: Path, spec: object) -> MetricKey:
     name, statistic = path[0], path[1] if len(path) > 1 else None
     if name not in METRICS and (close := nearest(name, (*METRICS, *OVERRIDES))) in OVERRIDES:
         raise SlaKeyError(path, f"unknown key {name!r}; did you mean {close!r}?")
     if statistic in _GRADES and name in METRICS and METRICS[name].is_distribution:
         raise SlaKeyError(path, f"{name} needs a statistic before its grades: write {name}: {{p99: {{{statistic}: …}}}}")
+    if statistic is None and name in METRICS and METRICS[name].is_distribution:
+        limit = spec if isinstance(spec, str) else "1s"
+        raise SlaKeyError(path, f"{name} needs a statistic: write {name}: {{p99: {limit}}}")
     try:
         key = metric_key(*path)
     except UnitError as error:
+        in_one = (statistic is None or statistic in _GRADES) and not is_statistic(name) and name.rpartition("_")[0] not in METRICS
+        if in_one and (meant := nearest(name, (*METRICS, *_KEYS))) in _KEYS:
+            raise SlaKeyError(path, f"unknown metric {name!r}; did you mean {meant!r}?") from None
         raise SlaKeyError(path, str(error)) from None
     if key.quantile is not None and key.quantile < _LOWEST_QUANTILE:
         meant = _LIKELY.get(key.statistic or "", "an upper quantile, such as 'p50', 'p95' or 'p99'")
@@ -135,7 +151,10 @@ def _value(path: Path, key: MetricKey, raw: object) -> float:
 
 def _refuse_bare_percentage(path: Path, metric: Metric, text: str) -> None:
     if metric.unit is Unit.FRACTION and re.fullmatch(r"\d+(?:\.\d*)?", text) and 1 <= float(text) <= 100:
-        raise SlaKeyError(path, f"{text!r} may be a percentage or a fraction: write '{text}%' or {float(text) / 100:g}")
+        # All of the requests may be meant to be good, but hardly ever to fail.
+        whole = metric.higher_is_better and float(text) == 1
+        write = "'100%' or '1%'" if whole else f"'{text}%' or {float(text) / 100:g}"
+        raise SlaKeyError(path, f"{text!r} may be a percentage or a fraction: write {write}")
 
 
 def _named(value: object) -> str:

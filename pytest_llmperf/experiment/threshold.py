@@ -6,15 +6,12 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pytest_llmperf.metrics import MetricKey, format_value
+from pytest_llmperf.metrics import ROUNDING, MetricKey, format_value
 
 Comparator = Literal["<=", ">="]
 Gate = Literal["target", "acceptable"]
 """The grade that a graded limit must reach for its check to pass."""
 Grade = Literal["target", "acceptable", "poor", "unacceptable"]
-
-_TOLERANCE = 1e-9
-"""Relative: 7 of 1,000 requests keep a limit of ``0.7%``, although 0.7 / 100 is a little less than 0.007 in binary."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +53,24 @@ class Threshold:
         """The best grade whose limit ``value`` (base unit) keeps; None for a line without grades, and for NaN."""
         if self.grades is None or math.isnan(value):
             return None
-        limits: tuple[tuple[Grade, float | None], ...] = (
-            ("target", self.grades.target),
-            ("acceptable", self.grades.acceptable),
-            ("poor", self.grades.poor),
-        )
-        return next(
-            (grade for grade, limit in limits if limit is not None and self._keeps(value, limit)),
-            "unacceptable",
-        )
+        return next((grade for grade, limit in self.limits.items() if self._keeps(value, limit)), "unacceptable")
 
     @property
     def required(self) -> str:
         """``<= 500ms``: what a table shows."""
         return f"{self.comparator} {format_value(self.key.metric, self.limit)}"
+
+    @property
+    def limits(self) -> dict[Grade, float]:
+        """The limits by their grades, the strictest first, whatever the gate; an ungraded line's one limit is its target."""
+        if self.grades is None:
+            return {"target": self.limit}
+        found: dict[Grade, float | None] = {
+            "target": self.grades.target,
+            "acceptable": self.grades.acceptable,
+            "poor": self.grades.poor,
+        }
+        return {grade: limit for grade, limit in found.items() if limit is not None}
 
     @property
     def request_level(self) -> float | None:
@@ -80,4 +81,4 @@ class Threshold:
 
     def _keeps(self, value: float, limit: float) -> bool:
         beyond = value > limit if self.comparator == "<=" else value < limit
-        return not math.isnan(value) and (not beyond or math.isclose(value, limit, rel_tol=_TOLERANCE))
+        return not math.isnan(value) and (not beyond or math.isclose(value, limit, rel_tol=ROUNDING))

@@ -11,16 +11,17 @@ import numpy as np
 
 from pytest_llmperf.judge.means import SHORTEST_BLOCK_S, Mean, mean_of_flow, mean_of_requests
 from pytest_llmperf.judge.policy import Policy
-from pytest_llmperf.judge.questions import allowed_share, question_of, with_rounding
+from pytest_llmperf.judge.questions import allowed_share, question_of
 from pytest_llmperf.judge.replay import first_ruling, gross_ruling, ruling_of
-from pytest_llmperf.judge.sequential import ALPHA, E_VALUE, Ruling, memories_for_fail, memories_for_pass
+from pytest_llmperf.judge.sequential import ALPHA, E_VALUE, FEWEST_ERGODIC, Ruling, memories_for_fail, memories_for_pass
 from pytest_llmperf.judge.text import shown
-from pytest_llmperf.judge.verdict import Check, Outcome, Verdict, judge, reason_of, request_limits
+from pytest_llmperf.judge.verdict import Check, Outcome, Verdict, judge, limits_failures, reason_of, request_limits
 from pytest_llmperf.judge.wording import decided, more_requests, undecided
 from pytest_llmperf.measure.dependence import BLOCKS, FEWEST, design_effect
 from pytest_llmperf.measure.observations import Observations, Series, as_of, gaps_beyond, observations
 from pytest_llmperf.measure.steady import is_warming_up, without_warmup
 from pytest_llmperf.measure.throughput import throughput
+from pytest_llmperf.metrics import with_rounding
 from pytest_llmperf.units import format_duration
 
 if TYPE_CHECKING:
@@ -145,14 +146,25 @@ class _Examination:
         return gross_ruling(question.series(self._seen), p0)
 
     def _of_a_mean(self, measured: Check) -> Check:
-        """A mean over the answered requests. It waits as long as a share: bursts rarer than the run move means as well."""
+        """A mean over the answered requests: missed where none was, open where some failed that nothing else bounds."""
+        failed, ended = self.run.metrics.counts.failed, self.run.metrics.counts.ended
+        if failed == ended >= FEWEST_ERGODIC:
+            return replace(measured, outcome=Outcome.FAIL, note=f"all of {ended:,} requests failed")
+        checked = self._of_an_answered_mean(measured)
+        left_out = "" if limits_failures(self.sla) else self.run.metrics.left_out(measured.threshold.key)
+        if left_out and failed < ended and checked.outcome is not Outcome.FAIL:
+            return replace(checked, outcome=Outcome.INCONCLUSIVE, note=left_out)
+        return checked
+
+    def _of_an_answered_mean(self, measured: Check) -> Check:
+        """It waits as long as a share: bursts rarer than the run move means as well."""
         name = measured.threshold.key.metric.name
         # Of ITL, each request's mean gap: requests are what is drawn.
         series = self._seen.latency(name, math.inf) if name != "itl" else self._gaps(math.inf)
         answered = np.isfinite(series.values)
         values, in_flight = series.values[answered], series.in_flight[answered]
         if len(values) < FEWEST:
-            return self._short(measured, FEWEST - len(values), len(values))
+            return self._short(measured, FEWEST - len(series), len(series))
         checked = self._of_bounds(measured, mean_of_requests(values), measured.threshold.limit)
         memories = memories_for_pass if checked.outcome is Outcome.PASS else memories_for_fail
         needed = memories(design_effect(values), design_effect(in_flight))
@@ -177,10 +189,28 @@ class _Examination:
         name, limit = threshold.key.metric.name, threshold.limit
         flow = {"request_rate": flows.requests, "total_tokens_per_s": flows.total_tokens}.get(name, flows.output_tokens)
         if name == "cost_per_mtok":
-            limit = flow.per_s * estimate.value / limit if limit > 0 and math.isfinite(estimate.value) else math.inf
+            limit = _tokens_for(limit, flow.per_s, estimate.value)
         if (note := _too_short(flow)) is not None:
             return replace(measured, outcome=Outcome.INCONCLUSIVE, note=note)
+        if not flow.is_long_enough and not self._has_run_dry(measured, flow, limit):
+            note = f"too few independent samples: only {flow.events:,.0f} arrived in the window"
+            return replace(measured, outcome=Outcome.INCONCLUSIVE, note=note)
+        if flow.events == 0:
+            note = f"nothing arrived in the {format_duration(flow.window_s)} of the window"
+            return replace(measured, outcome=Outcome.FAIL, note=note)
         return self._of_bounds(measured, mean_of_flow(flow), limit)
+
+    def _has_run_dry(self, measured: Check, flow: Flow, limit: float) -> bool:
+        """Whether so little arrived because the server does little: a rate below its limit is missed, not unknown.
+
+        Not where the limit asks for less than one in each of the window's 20 stretches, nor while the answers may just take long:
+        20 requests were answered within the window, or failed.
+        """
+        seen = self._seen
+        answered = seen.counted & (seen.scheduled_s + seen.latencies["e2e"] <= self._result.window_end_s)
+        told = np.count_nonzero(answered) + self.run.metrics.counts.failed
+        asks_enough = limit * flow.window_s >= BLOCKS
+        return not measured.threshold.met_by(measured.estimate.value) and asks_enough and bool(told >= BLOCKS)
 
     def _of_bounds(self, measured: Check, mean: Mean, limit: float) -> Check:
         metric = measured.threshold.key.metric
@@ -216,11 +246,16 @@ def _without_exception(measured: Check, series: Series, *, none_may: bool) -> Ch
     )
 
 
+def _tokens_for(price: float, tokens_per_s: float, measured_price: float) -> float:
+    """How many tokens a second cost ``price`` each million. No flow makes what costs anything cost nothing."""
+    if math.isinf(measured_price) or price == 0:
+        return 0.0 if measured_price == 0 else math.inf
+    return tokens_per_s * measured_price / price
+
+
 def _too_short(flow: Flow) -> str | None:
     """Why a flow's window says nothing of its steadiness; None where it does."""
     needed_s = BLOCKS * SHORTEST_BLOCK_S
-    if flow.window_s < needed_s:
-        return f"too few independent samples: needs a window of {format_duration(needed_s)} ({format_duration(flow.window_s)})"
-    if not flow.is_long_enough:
-        return f"too few independent samples: only {flow.events:,.0f} arrived in the window"
-    return None
+    if flow.window_s >= needed_s:
+        return None
+    return f"too few independent samples: needs a window of {format_duration(needed_s)} ({format_duration(flow.window_s)})"

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_llmperf.judge.questions import ROUNDING
 from pytest_llmperf.judge.sequential import ALPHA
 from pytest_llmperf.judge.verdict import Outcome
 from pytest_llmperf.measure.dependence import (
@@ -16,6 +15,7 @@ from pytest_llmperf.measure.dependence import (
     design_effect,
     variance_of_blocks,
 )
+from pytest_llmperf.metrics import ROUNDING
 
 if TYPE_CHECKING:
     from pytest_llmperf.load.records import Floats
@@ -44,11 +44,13 @@ class Mean:
         return self.error * math.sqrt(spread)
 
     def against(self, limit: float, *, at_most: bool, alpha_fail: float) -> Outcome | None:
-        """PASS, FAIL or None (cannot tell) for "the mean is at most (at least) ``limit``"."""
-        room, equal = limit - self.value if at_most else self.value - limit, ROUNDING * abs(limit)
-        if room >= self.bound(ALPHA) - equal:
+        """PASS, FAIL or None (cannot tell) for "the mean is at most (at least) ``limit``", which is 0 or more and may be inf."""
+        # Turned so that more is better. Rounding is a factor: as an amount, that of an infinite limit would let anything keep it.
+        side = -1.0 if at_most else 1.0
+        value, least = side * self.value, side * limit * (1 - side * ROUNDING)
+        if value - self.bound(ALPHA) >= least:
             return Outcome.PASS
-        return Outcome.FAIL if -room > self.bound(alpha_fail) + equal else None
+        return Outcome.FAIL if value + self.bound(alpha_fail) < least else None
 
     def more_needed(self, limit: float) -> float:
         """How many times as long a run would tell it from ``limit``, if it stayed where it is."""

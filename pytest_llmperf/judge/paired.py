@@ -34,6 +34,11 @@ _TOO_NOISY = 2.0
 _ROUNDING = 1e-12
 _INTERVAL = 0.95
 """One-sided; both sides leave a 90 % interval."""
+_ENDLESS: Mapping[Outcome, str] = {
+    Outcome.FAIL: "so many requests failed that it is inf",
+    Outcome.PASS: "the base is infinitely worse: its requests failed",
+}
+"""What an infinite ratio is, by the outcome that all pairs alike would have."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +111,10 @@ def judge_pairs(log_ratios: Sequence[float], margin: float, pairs_max: int, leve
     """Judge the pairs so far. Ask after each pair and stop at the first outcome.
 
     ``log_ratios``: one ``ln(candidate / base)`` a pair, signed so that more is worse; +inf where the candidate's requests failed
-    and the base's did not. ``margin``: how much worse is still as good (0.05 is 5 %). Student's t of the mean against
-    ``ln(1 + margin)``, at ``level`` on each side (``level_of(pairs_max)``; ``SINGLE_LOOK`` for whoever asks once).
+    and the base's did not, -inf the other way round. ``margin``: how much worse is still as good (0.05 is 5 %). Student's t of
+    the mean against ``ln(1 + margin)``, at ``level`` on each side (``level_of(pairs_max)``; ``SINGLE_LOOK`` for whoever asks
+    once). Where ratios are infinite, only pairs that all are so the same way tell.
+
     Raises ``ValueError`` for nan or a margin that is not positive.
     """
     level = level_of(pairs_max) if level is None else level
@@ -175,9 +182,12 @@ def _noise(log_ratios: Sequence[float], margin: float, pairs_max: int, level: fl
 
 def _with_failures(log_ratios: Sequence[float], pairs_max: int) -> PairedVerdict:
     """Pairs of which some have an infinite ratio: no mean exists, so only their unanimity can tell."""
-    pairs, worse = len(log_ratios), sum(ratio == math.inf for ratio in log_ratios)
-    ratio, note = math.inf if worse == pairs else math.nan, f"in {worse} of {pairs} pairs so many requests failed that it is inf"
-    if pairs >= FIRST_LOOK and worse == pairs:
-        return PairedVerdict(Outcome.FAIL, pairs, ratio, math.nan, math.nan, note)
-    outcome = Outcome.INCONCLUSIVE if pairs >= pairs_max else None
+    pairs = len(log_ratios)
+    endless = {Outcome.FAIL: log_ratios.count(math.inf), Outcome.PASS: log_ratios.count(-math.inf)}
+    note = "; ".join(f"in {count} of {pairs} pairs {_ENDLESS[which]}" for which, count in endless.items() if count)
+    unanimous = next((which for which, count in endless.items() if count == pairs), None)
+    ratio = math.nan if unanimous is None else math.inf if unanimous is Outcome.FAIL else 0.0
+    outcome = unanimous if pairs >= FIRST_LOOK else None
+    if outcome is None and pairs >= pairs_max:
+        outcome = Outcome.INCONCLUSIVE
     return PairedVerdict(outcome, pairs, ratio, math.nan, math.nan, note if outcome is not None else "")

@@ -10,19 +10,11 @@ import numpy as np
 
 from pytest_llmperf.judge.verdict import request_limits, samples_needed
 from pytest_llmperf.measure.interval import quantile_rank
+from pytest_llmperf.metrics import with_rounding
 
 if TYPE_CHECKING:
     from pytest_llmperf.experiment.sla import Sla, Threshold
     from pytest_llmperf.measure.observations import Observations, Series
-
-ROUNDING = 1e-9
-"""Equal to a limit, as ``Threshold.met_by`` has it. A latency is a difference of instants: 1.1 s - 1.0 s is a little more than
-100 ms in binary, and keeps a limit of 100 ms."""
-
-
-def with_rounding(limit: float) -> float:
-    """The greatest value that is still equal to ``limit``."""
-    return limit * (1 + ROUNDING)
 
 
 @dataclass(frozen=True)
@@ -61,11 +53,7 @@ class Question:
         if key.metric.name == "goodput" and not seen.shows(self.limits):
             return 0
         if key.metric.is_distribution:
-            values = seen.latencies[key.metric.name]
-            beyond = seen.counted & (values > self.limit)
-            # The measured maximum is that of answered requests: a failure is not in it.
-            answered = seen.ended & np.isfinite(values)
-            return int(np.count_nonzero(beyond & answered if key.statistic == "max" else beyond))
+            return int(np.count_nonzero(seen.counted & (seen.latencies[key.metric.name] > self.limit)))
         bad = seen.failed.copy()
         if key.metric.name == "goodput":
             for name, limit in self.limits.items():

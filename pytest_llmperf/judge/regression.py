@@ -150,7 +150,14 @@ def _without_bound(now: Sequence[float], before: Sequence[float]) -> tuple[Chang
             return ChangeVerdict.NOISE, f"{len(endless)} of {len(places)} of {whose} runs have no finite value: requests failed"
         kinds.append(endless[0] if endless else 0.0)
     if kinds[0] == kinds[1]:
-        return ChangeVerdict.NOISE, "neither side has a finite value: requests failed"
+        return ChangeVerdict.NOISE, (
+            "neither side has a finite value: requests failed" if kinds[0] > 0 else "neither side has a value above 0"
+        )
+    # No latency is 0 or less, but a file may say so; a cost may be 0.
+    if kinds[1] == -math.inf:
+        return ChangeVerdict.REGRESSED, "the baseline's value is 0 or less: any higher one is beyond every percentage of it"
+    if kinds[0] == -math.inf:
+        return ChangeVerdict.IMPROVED, "the value is 0 or less, and the baseline's is not"
     if kinds[0] > kinds[1]:
         return ChangeVerdict.REGRESSED, "so many requests failed that there is no finite value"
     return ChangeVerdict.IMPROVED, "so many of the baseline's requests failed that it has no finite value"

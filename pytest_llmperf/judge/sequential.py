@@ -31,7 +31,7 @@ FAIL_MEMORIES = 50
 """Correlation times of the metric before a FAIL."""
 FAIL_IN_FLIGHT_MEMORIES = 30
 _LEVELS = (0.5, 0.75, 0.9, 0.95)
-_FEWEST_ERGODIC = 20
+FEWEST_ERGODIC = 20
 """The theorem holds for every n, the first request included; fewer than 20 would let one burst at the window's opening speak
 for the server. More would make an overloaded one at 10 requests a second take longer than the 10 s in which it shows."""
 _FEWEST_GROSS = 2000
@@ -133,10 +133,10 @@ def first_gross(exceeds: Floats, p0: float, alpha: float = ALPHA) -> int | None:
     For any stationary sequence, however dependent, P(that ever happens) <= alpha if p0 holds (Hopf's maximal ergodic theorem).
     It says something where p0 < alpha: for p99 and for small error rates, not for p95.
     """
-    if not _has_ergodic_rule(p0, alpha) or len(exceeds) < _FEWEST_ERGODIC:
+    if not _has_ergodic_rule(p0, alpha) or len(exceeds) < FEWEST_ERGODIC:
         return None
-    counts = np.arange(_FEWEST_ERGODIC, len(exceeds) + 1)
-    reached = np.cumsum(exceeds)[_FEWEST_ERGODIC - 1 :] >= p0 / alpha * counts
+    counts = np.arange(FEWEST_ERGODIC, len(exceeds) + 1)
+    reached = np.cumsum(exceeds)[FEWEST_ERGODIC - 1 :] >= p0 / alpha * counts
     return int(counts[np.argmax(reached)]) if reached.any() else None
 
 
@@ -157,7 +157,7 @@ def rule(
     if len(exceeds) == 0:
         return Ruling(None, "", None)
     evidence = evidence_of(exceeds, values, in_flight, p0)
-    if evidence.n >= _FEWEST_ERGODIC and _has_ergodic_rule(p0, ALPHA) and evidence.share >= p0 / ALPHA:
+    if evidence.n >= FEWEST_ERGODIC and _has_ergodic_rule(p0, ALPHA) and evidence.share >= p0 / ALPHA:
         return Ruling(Outcome.FAIL, GROSS_ERGODIC, evidence)
     if evidence.share < p0:
         seen = evidence.n >= memories_for_pass(evidence.design_effect, evidence.in_flight_effect)

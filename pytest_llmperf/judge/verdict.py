@@ -94,7 +94,8 @@ def request_limits(thresholds: Iterable[Threshold]) -> dict[str, float]:
     """What one request must keep for goodput (latency's name -> seconds): the limits that goodput's own line gives.
 
     Where it gives none, per latency the limit of the highest quantile (max is the highest): an SLA of TTFT p50 <= 300 ms and
-    p99 <= 1 s lets a single request take 1 s. Means bind no single request.
+    p99 <= 1 s lets a single request take 1 s. Means bind no single request. Of a graded limit it is the target at every gate:
+    one run has one goodput, and its grade does not depend on the gate.
     """
     highest: dict[str, tuple[float, float]] = {}
     for threshold in thresholds:
@@ -102,8 +103,13 @@ def request_limits(thresholds: Iterable[Threshold]) -> dict[str, float]:
         if threshold.within:
             return dict(threshold.within)
         if level is not None and level >= highest.get(name, (0.0,))[0]:
-            highest[name] = (level, threshold.limit)
+            highest[name] = (level, threshold.limits["target"])
     return {name: limit for name, (_, limit) in highest.items()}
+
+
+def limits_failures(sla: Sla) -> bool:
+    """Whether the SLA bounds how many requests may fail: its means then need not answer for those that did."""
+    return any(threshold.key.metric.name in {"error_rate", "goodput"} for threshold in sla.thresholds)
 
 
 def judge(
@@ -118,8 +124,9 @@ def judge(
     server gets worse the longer it is loaded.
     """
     limits = request_limits(sla.thresholds)
-    checks = tuple(_check(metrics, threshold, limits) for threshold in sla.thresholds)
-    invalid = invalid or _decided_by_the_client(metrics, checks)
+    leaves_out = not limits_failures(sla)
+    checks = tuple(_check(metrics, threshold, limits, leaves_out) for threshold in sla.thresholds)
+    invalid = invalid or _decided_by_the_client(metrics, checks, limits)
     if invalid:
         return Verdict(sla.name, Outcome.INVALID, checks, invalid, gate=sla.gate)
     outcome, reasons = _of_the_run(_worst(checks), steadiness, stopped)
@@ -147,7 +154,7 @@ def _of_the_run(outcome: Outcome, steadiness: Steadiness, stopped: Stopped | Non
     return outcome, reasons
 
 
-def _decided_by_the_client(metrics: Metrics, checks: Iterable[Check]) -> tuple[str, ...]:
+def _decided_by_the_client(metrics: Metrics, checks: Iterable[Check], limits: Mapping[str, float]) -> tuple[str, ...]:
     """Every miss, where the client's own delay may have caused all of them; empty where the server missed a limit by itself.
 
     The delay only adds, so a limit that is kept was kept by the server.
@@ -156,15 +163,31 @@ def _decided_by_the_client(metrics: Metrics, checks: Iterable[Check]) -> tuple[s
     for check in checks:
         if check.outcome is not Outcome.FAIL:
             continue
-        metric, limit = check.threshold.key.metric, check.threshold.limit
-        delay_s = metrics.client_delay.in_metric(metric.name) if metric.is_distribution else 0.0
-        if not limit < check.estimate.value <= limit + delay_s:
+        delay = _excuse(metrics, check, limits)
+        if delay is None:
             return ()
+        measured = shown(check.threshold.key.metric, check.estimate.value)
         reasons.append(
-            f"{check.threshold.key.title} {check.threshold.required}: measured {shown(metric, check.estimate.value)}, of "
-            f"which the client's own delay may be {shown(metric, delay_s)}; use a less busy machine or more workers"
+            f"{check.threshold.key.title} {check.threshold.required}: measured {measured}, {delay}; use a less busy machine or "
+            "more workers"
         )
     return tuple(reasons)
+
+
+def _excuse(metrics: Metrics, check: Check, limits: Mapping[str, float]) -> str | None:
+    """What of a miss the client's own delay may be; None where it cannot be all of it.
+
+    Of the metrics with one value a run, only goodput is made of latencies.
+    """
+    metric, limit = check.threshold.key.metric, check.threshold.limit
+    if metric.name == "goodput":
+        later = {name: limit_s + metrics.client_delay.in_metric(name) for name, limit_s in limits.items()}
+        without = metrics.goodput(later).value
+        without_delay = f"which without what the client's own delay may be would be {shown(metric, without)}"
+        return without_delay if check.threshold.met_by(without) else None
+    delay_s = metrics.client_delay.in_metric(metric.name) if metric.is_distribution else 0.0
+    may_be_delay = f"of which the client's own delay may be {shown(metric, delay_s)}"
+    return may_be_delay if limit < check.estimate.value <= limit + delay_s else None
 
 
 def _worst(checks: tuple[Check, ...]) -> Outcome:
@@ -174,7 +197,7 @@ def _worst(checks: tuple[Check, ...]) -> Outcome:
     return Outcome.PASS if outcomes == {Outcome.PASS} else Outcome.INCONCLUSIVE
 
 
-def _check(metrics: Metrics, threshold: Threshold, limits: Mapping[str, float]) -> Check:
+def _check(metrics: Metrics, threshold: Threshold, limits: Mapping[str, float], leaves_out: bool) -> Check:
     key = threshold.key
     estimate = metrics.goodput(limits) if key.metric.name == "goodput" else metrics.estimate(key)
     if metrics.counts.ended == 0:
@@ -185,7 +208,8 @@ def _check(metrics: Metrics, threshold: Threshold, limits: Mapping[str, float]) 
     if estimate.samples < needed:
         return _short_of_samples(metrics, threshold, estimate, needed)
     if threshold.met_by(estimate.value):
-        return Check(threshold, estimate, Outcome.PASS, "")
+        left_out = metrics.left_out(key) if leaves_out else ""
+        return Check(threshold, estimate, Outcome.INCONCLUSIVE if left_out else Outcome.PASS, left_out)
     return Check(threshold, estimate, Outcome.FAIL, _failures(metrics) if math.isinf(estimate.value) else "")
 
 
@@ -193,7 +217,8 @@ def _why_unknown(key: MetricKey, metrics: Metrics) -> str:
     if key.metric.is_distribution:
         return f"no request has a {key.metric.title} (it needs a streamed answer of several tokens)"
     if key.metric.name == "goodput":
-        return "no request has one of the latencies within which it would be good (they need a streamed answer of several tokens)"
+        which = "one of the latencies within which a request would be good"
+        return f"fewer than half of the answers have {which} (they need a streamed answer of several tokens)"
     if not metrics.window_s > 0:
         return "the measured window has no length"
     return "the cell has no price"

@@ -234,15 +234,19 @@ def _decode_whole(raw: RawResponse) -> Response:
         if isinstance(document, dict) and document.get("error"):
             return Response(Outcome.SERVER_ERROR_EVENT, f"server error {_type_of(document)}".strip(), streamed=False)
         return Response(Outcome.MALFORMED, "malformed no choices", streamed=False)
-    usage = document.get("usage")
+    choice, usage = choices[0], document.get("usage")
+    if not isinstance(choice, dict):
+        return Response(Outcome.MALFORMED, "malformed choice", streamed=False)
     usage = usage if isinstance(usage, dict) else {}
     output = _count(usage.get("completion_tokens"))
+    # As in a stream: what has no place for a text bears no token, and a text without a count at least one.
+    bears = "text" in choice or isinstance(choice.get("message"), dict)
+    tokens = (1 if output is None else output) if bears else 0
     # A chunk's count has 16 bits: an answer longer than that is several chunks of the same instant.
-    left = 1 if output is None else output
-    sizes = [min(65535, left - done) for done in range(0, left, 65535)]
+    sizes = [min(65535, tokens - done) for done in range(0, tokens, 65535)]
     return Response(
-        Outcome.OK,
-        "",
+        Outcome.OK if tokens else Outcome.MALFORMED,
+        "" if tokens else "malformed no tokens",
         _count(usage.get("prompt_tokens")),
         output,
         np.full(len(sizes), raw.end_s),

@@ -16,7 +16,7 @@ import numpy as np
 
 from pytest_llmperf.errors import ConfigError, Where
 from pytest_llmperf.experiment.profile import Concurrency, Constant, LoadProfile, Poisson, TraceReplay
-from pytest_llmperf.experiment.records import Workload
+from pytest_llmperf.experiment.records import NamedProfile, Workload
 from pytest_llmperf.load.arrivals import (
     constant_arrivals,
     constant_arrivals_before,
@@ -147,7 +147,7 @@ def plan_load(
     ``max_requests`` bounds the measured arrivals (of sessions, where the workload has turns). Without a duration a trace is
     replayed to its end, and every other profile needs ``max_requests``; the window then ends where the next arrival would be.
 
-    Raises ``ConfigError`` when the profile makes no request in the duration, or its trace cannot be read.
+    Raises ``ConfigError`` for what is no load profile, makes no request in the duration, or has a trace that cannot be read.
     """
     _check(profile, workload, duration_s, warmup_s, max_requests)
     trace = read_trace(profile) if isinstance(profile, TraceReplay) else None
@@ -173,6 +173,28 @@ def plan_load(
         max_sessions=max_requests,
         trace=trace,
     )
+
+
+def check_profile(profile: object, has_duration: bool, where: Where) -> None:
+    """Whether ``profile`` is one that can be loaded, and whether it is known when it ends.
+
+    For ``load``, ``sweep`` and ``compare_variants`` alike. ``has_duration``: a duration, or a number of requests, is given.
+    Raises ``ConfigError`` that says what to write instead.
+    """
+    if not isinstance(profile, LoadProfile | NamedProfile):
+        raise ConfigError(f"{profile!r} is no load profile", where=where, hint=_meant(profile))
+    if not has_duration and not isinstance(profile, TraceReplay | NamedProfile):
+        hint = 'Give a duration, such as "30s"; load() also takes requests=.'
+        raise ConfigError(f"{profile} never ends", where=where, hint=hint)
+
+
+def _meant(profile: object) -> str:
+    """What whoever wrote this as a load profile may have meant."""
+    if isinstance(profile, str) and "/" in profile:
+        return f'Write poisson("{profile}") or constant("{profile}").'
+    if isinstance(profile, int) and not isinstance(profile, bool) and profile > 0:
+        return f'Write poisson("{profile}/s") or concurrency({profile}).'
+    return 'Write poisson("4/s"), constant("4/s"), concurrency(8) or trace("file.csv").'
 
 
 def _arrivals(
@@ -201,14 +223,13 @@ def _arrivals(
 
 def _check(profile: LoadProfile, workload: Workload, duration_s: float | None, warmup_s: float, max_requests: int | None) -> None:
     place = Where(key="load profile")
+    check_profile(profile, duration_s is not None or max_requests is not None, place)
     if duration_s is not None and not duration_s > 0:
         raise ConfigError(f"the duration {duration_s!r} is not more than 0 seconds", where=place)
     if not warmup_s >= 0:
         raise ConfigError(f"the warm-up {warmup_s!r} is negative", where=place)
     if max_requests is not None and max_requests < 1:
         raise ConfigError(f"max_requests {max_requests!r} is not 1 or more", where=place)
-    if duration_s is None and max_requests is None and not isinstance(profile, TraceReplay):
-        raise ConfigError(f"{profile} never ends", where=place, hint="Give a duration, or how many requests.")
     if isinstance(profile, TraceReplay) and (workload.turns is not None or workload.shared_prefix is not None):
         named = "turns" if workload.turns is not None else "shared_prefix"
         raise ConfigError(

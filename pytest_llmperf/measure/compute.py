@@ -2,7 +2,7 @@
 
 Counted are the requests scheduled within the measured window that are no warm-up and were not cancelled when the load ended.
 Latencies run from the scheduled start, so that a client or server that falls behind cannot hide it; ``service_*`` from the
-sending. A counted request that failed is an error, and +inf in every latency's quantiles.
+sending. A counted request that failed is an error, and +inf in every latency's quantiles and maximum; a mean is over the others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pytest_llmperf.measure.run import UNKNOWN, Estimate
 from pytest_llmperf.measure.steady import without_warmup
 from pytest_llmperf.measure.throughput import Flow, throughput
 from pytest_llmperf.measure.trust import ClientDelay, client_delay
-from pytest_llmperf.metrics import METRICS, MetricKey, metric_key
+from pytest_llmperf.metrics import METRICS, MetricKey, metric_key, with_rounding
 
 if TYPE_CHECKING:
     from pytest_llmperf.load.records import Floats, LoadResult, RequestLog
@@ -90,19 +90,29 @@ class Metrics:
         """How many samples of a distribution lie beyond ``limit`` (seconds), failures included."""
         return self.distributions[key.metric.name].exceedances(limit)
 
+    def left_out(self, key: MetricKey) -> str:
+        """Why a value within its limit does not keep it: a mean is over the answered requests, so failing would keep any.
+
+        Empty for every other statistic, which has failures in it, and where none failed.
+        """
+        if key.statistic != "mean" or self.counts.failed == 0:
+            return ""
+        share = f"{self.counts.failed:,} of {self.counts.ended:,} requests failed and have no value"
+        return f"{share}: judge a percentile, or limit error_rate too"
+
     def goodput(self, limits: Mapping[str, float]) -> Estimate:
         """The fraction of ended requests that ended well and met every per-request limit (metric name -> seconds).
 
-        A latency that a request does not have (TPOT of one token) cannot break its limit; one that no answered request has leaves
-        goodput unknown, as do no limits and no requests.
+        A latency that a request does not have (TPOT of one token) cannot break its limit; one that fewer than half of the
+        answered requests have leaves goodput unknown, as do no limits and no requests.
         """
         if not limits or self.counts.ended == 0:
             return UNKNOWN
-        if self.counts.ok and any(not np.isfinite(self.latencies[name]).any() for name in limits):
+        if any(2 * np.count_nonzero(np.isfinite(self.latencies[name])) < self.counts.ok for name in limits):
             return UNKNOWN
         broken = np.zeros(self.counts.ended, np.bool_)
         for name, limit in limits.items():
-            broken |= self.latencies[name] > limit
+            broken |= self.latencies[name] > with_rounding(limit)
         return _proportion(~broken)
 
     def standard(self) -> dict[str, Estimate]:
@@ -146,9 +156,10 @@ def _distributions(
     for name in PER_REQUEST:
         each = latencies[name][~np.isnan(latencies[name])]
         found[name] = _distribution(each[np.isfinite(each)], failures, ok, RequestsInOrder(each))
-    gaps = gaps_of(log, ok).of_requests_with_any()
-    # A failed request counts as one gap that never ended.
-    found["itl"] = _distribution(gaps.values, failures, ok, gaps, independent=len(gaps.counts) + failures)
+    gaps = gaps_of(log, ok)
+    never_ended = round(failures * gaps.of_a_failure(int(np.count_nonzero(ok))))
+    with_any = gaps.of_requests_with_any()
+    found["itl"] = _distribution(gaps.values, never_ended, ok, with_any, independent=len(with_any.counts) + failures)
     return found
 
 

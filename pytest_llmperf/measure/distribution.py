@@ -12,6 +12,7 @@ import numpy as np
 from pytest_llmperf.measure.dependence import worth
 from pytest_llmperf.measure.interval import batch_quantile_interval, mean_interval, quantile_interval_ranks, quantile_rank
 from pytest_llmperf.measure.run import UNKNOWN, Estimate
+from pytest_llmperf.metrics import with_rounding
 
 if TYPE_CHECKING:
     from pytest_llmperf.load.records import Floats
@@ -37,18 +38,16 @@ class RequestsInOrder:
         return (self.values > limit).astype(np.float64)
 
 
-_ROUNDING = 1e-9
-
-
 @dataclass(frozen=True)
 class Distribution:
     """Latencies in seconds: ``values`` (shape (k,), finite, in order of arrival) of requests that ended well, and ``failures``.
 
-    A failed request never answered within any limit, so quantiles take it for +inf: a server does not get faster by refusing.
-    Mean, max and min are over ``values``, and +inf where every request failed. ``independent`` is the number of independent
-    observations where that is fewer than the values (the gaps of one response go together); None: each value is one.
-    ``in_order`` has the requests in the order of their arrival, from which the intervals learn how far neighbours depend on each
-    other; None takes them for independent.
+    A failed request never answered within any limit, so quantiles and the max take it for +inf: a server does not get faster by
+    refusing. The mean and the min are over ``values``, and +inf where every request failed. ``failures`` counts what the failed
+    requests would have had: one value each, for ITL their gaps. ``independent`` is the number of independent observations where
+    that is fewer than the values (the gaps of one response go together); None: each value is one. ``in_order`` has the requests
+    in the order of their arrival, from which the intervals learn how far neighbours depend on each other; None takes them for
+    independent.
     """
 
     values: Floats
@@ -79,8 +78,11 @@ class Distribution:
         return self._moment(key.statistic or "mean")
 
     def exceedances(self, limit: float) -> int:
-        """How many independent observations lie beyond ``limit``, failures included; rounded down where values are clustered."""
-        beyond = self.total - int(np.searchsorted(self._ordered, limit, side="right"))
+        """How many independent observations lie beyond ``limit``, failures included; rounded down where values are clustered.
+
+        What differs from it by rounding only is equal to it.
+        """
+        beyond = self.total - int(np.searchsorted(self._ordered, with_rounding(limit), side="right"))
         return beyond if self.independent is None else beyond * self.samples // max(1, self.total)
 
     def _at(self, rank: int) -> float:
@@ -108,11 +110,11 @@ class Distribution:
         if self.in_order is None:
             return self.samples
         # What differs from the value by rounding only is equal to it: the pattern of its last digits is no dependence.
-        beyond = self.in_order.beyond(value * (1 + _ROUNDING))
+        beyond = self.in_order.beyond(with_rounding(value))
         return max(1, round(self.samples * worth(beyond) / len(beyond))) if len(beyond) else self.samples
 
     def _moment(self, statistic: str) -> Estimate:
-        if len(self.values) == 0:
+        if len(self.values) == 0 or (statistic == "max" and self.failures):
             return Estimate(math.inf, math.nan, math.nan, self.samples)
         if statistic != "mean":
             extreme = self.values.max() if statistic == "max" else self.values.min()

@@ -27,6 +27,13 @@ class Gaps:
         """How many gaps each request has, shape (rows,)."""
         return np.diff(self.starts)
 
+    def of_a_failure(self, answered: int) -> float:
+        """How many gaps that never ended a failed request counts as: the mean number of the ``answered`` ones, at least one.
+
+        So a tenth of all requests that failed are a tenth of all gaps, however many an answer has.
+        """
+        return max(1.0, len(self.values) / answered) if answered else 1.0
+
     def beyond(self, limit: float) -> Floats:
         """How many gaps of each request are longer than ``limit`` seconds, shape (rows,)."""
         return self._sums((self.values > limit).astype(np.float64))
@@ -48,7 +55,11 @@ class Gaps:
 
 
 def gaps_of(log: RequestLog, of: NDArray[np.bool_]) -> Gaps:
-    """The gaps (as ITL takes them, by the later chunk's tokens) of all rows of a log; only rows ``of`` (shape (n,)) have any."""
+    """The gaps (as ITL takes them, by the later chunk's tokens) of all rows of a log; only rows ``of`` (shape (n,)) have any.
+
+    An answer whose chunks all arrived at one instant has none: whoever held them back, their pace is not to be seen.
+    """
+    of = of & (log.last_token_s > log.first_token_s)
     values, _ = inter_token_latencies(log, of)
     counts = np.where(of, np.maximum(np.diff(log.chunk_start) - 1, 0), 0)
     return Gaps(values, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))

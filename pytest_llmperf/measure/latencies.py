@@ -39,13 +39,15 @@ def answered_s(log: Timed) -> Floats:
 def request_latencies(log: Timed) -> dict[str, Floats]:
     """The metrics of ``PER_REQUEST``, each of shape (n,), whatever the request's outcome.
 
-    TTFT is nan without a token seen arriving (not streamed, or no token at all), TPOT below two tokens.
+    TTFT is nan without a token seen arriving (not streamed, or no token at all), TPOT below two tokens and where all of them
+    arrived at one instant: whoever held them back, their pace is not to be seen.
     """
     answered = answered_s(log)
-    later_tokens = np.where(log.output_tokens >= 2, log.output_tokens - 1, 1)
+    has_pace = (log.output_tokens >= 2) & (log.last_token_s > log.first_token_s)
+    later_tokens = np.where(has_pace, log.output_tokens - 1, 1)
     return {
         "ttft": log.first_token_s - log.scheduled_s,
-        "tpot": np.where(log.output_tokens >= 2, (log.last_token_s - log.first_token_s) / later_tokens, np.nan),
+        "tpot": np.where(has_pace, (log.last_token_s - log.first_token_s) / later_tokens, np.nan),
         "e2e": answered - log.scheduled_s,
         "service_ttft": log.first_token_s - log.sent_s,
         "service_e2e": answered - log.sent_s,

@@ -86,8 +86,8 @@ class Observations:
     def bad(self, limits: Mapping[str, float]) -> Series:
         """The series of requests that are no goodput: failed, or beyond any of ``limits`` (metric name -> seconds).
 
-        A latency that a request does not have cannot break its limit; of one that no answered request has nothing is known, and
-        the series is empty. The values are the exceedances themselves.
+        A latency that a request does not have cannot break its limit; of one that fewer than half of the answered requests have
+        too little is known, and the series is empty. The values are the exceedances themselves.
         """
         if not self.shows(limits):
             return self.failures().first(0)
@@ -98,12 +98,13 @@ class Observations:
         return self._known_first(bad, bad, self.ended | broken, self.counted)
 
     def shows(self, metric_names: Iterable[str]) -> bool:
-        """Whether of each of these latencies one at least has been seen, if any counted request has been answered well.
+        """Whether at least half of the counted requests that were answered well have each of these latencies.
 
         Without streaming there is no TTFT: that none is late says nothing.
         """
         answered = self.counted & self.ended & ~self.failed
-        return not answered.any() or all(np.isfinite(self.latencies[name][answered]).any() for name in metric_names)
+        half = np.count_nonzero(answered) / 2
+        return all(np.count_nonzero(np.isfinite(self.latencies[name][answered])) >= half for name in metric_names)
 
     def exceedances(self, metric_name: str, limit: float) -> tuple[Floats, Floats, Floats]:
         """``latency`` as the three columns that ``judge.sequential.rule`` takes: (exceeds, values, in_flight)."""
@@ -201,13 +202,15 @@ def gaps_beyond(result: LoadResult, limit: float, extra_warmup_s: float = 0.0) -
     """The series of the gaps between tokens (ITL) beyond ``limit`` seconds: a row a request that has a gap, or failed.
 
     ``exceeds`` is the number of its gaps beyond the limit over the mean number of gaps: its mean is the share of all gaps, the
-    estimand of an ITL quantile, while requests stay the units that are drawn. A failed request is one gap that never ended.
-    ``values`` are the requests' mean gaps.
+    estimand of an ITL quantile, while requests stay the units that are drawn. A failed request is as many gaps that never ended
+    as an answered one has in the mean. ``values`` are the requests' mean gaps.
     """
     seen = observations(result, extra_warmup_s)
-    gaps = gaps_of(result.log, seen.counted & ~seen.failed)
-    beyond = np.where(seen.failed, 1.0, gaps.beyond(limit))
-    counts = np.where(seen.failed, 1, gaps.counts)
+    answered = seen.counted & ~seen.failed
+    gaps = gaps_of(result.log, answered)
+    never_ended = gaps.of_a_failure(int(np.count_nonzero(answered)))
+    beyond = np.where(seen.failed, never_ended, gaps.beyond(limit))
+    counts = np.where(seen.failed, never_ended, gaps.counts)
     rows = np.flatnonzero(seen.counted & (counts > 0))
     mean = float(counts[rows].mean()) if len(rows) else 1.0
     values = np.where(seen.failed, np.inf, gaps.means())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,9 @@ _BATCH = 5
 _BOUNDARY = 0.02
 _FEWEST_TPOT = 100
 _TOLD_APART = 0.10
+_OPENING = 25
+"""Requests by which a stretch's TPOT is told: the median of fewer says little."""
+_OF_THE_CUT = 0.5
 _ERRORS = 3.0
 """Standard errors of the part that is cut: MSER has chosen it among many, so two would be none too rare."""
 _ERRORS_APART = 4.0
@@ -38,17 +42,21 @@ _RECENT = 0.8
 _FEWEST_ARRIVALS = 200
 _GROWTH = 0.02
 _CHANCE = 0.01
+_ERRORS_OF_A_WALK = 2.5
+_STEPS_TO_GROWTH = 22
+"""Averages of a random walk over m steps, d steps apart, differ with variance d - m/3 (d >= m): (16 - 4/3) / (1 - 1/3)."""
 _SOONEST_S = 60.0
 _SOONEST_E2E = 75
 _UNLOADED = 50
 
 
-def settled_after(tpot: Floats) -> tuple[int, bool]:
+def settled_after(tpot: Floats, at_most: int | None = None) -> tuple[int, bool]:
     """MSER-5 on the log of TPOT, shape (n,), in arrival order: (the first request kept, whether it never settled).
 
-    Of all cuts in the first half, the one that minimises the standard error of the mean of what is left, over batches of five
-    (White, Cobb and Spratt, 2000). A cut at the end of that half (its last 2 %) means that nothing had settled. Values that have
-    no logarithm (nan, 0 of a whole answer in one chunk) are passed over; below ten batches there is nothing to cut.
+    Of all cuts in the first half (of no more than ``at_most`` requests), the one that minimises the standard error of the mean of
+    what is left, over batches of five (White, Cobb and Spratt, 2000). A cut at the end of that half (its last 2 %) means that
+    nothing had settled. Values that have no logarithm (nan, 0 of a whole answer in one chunk) are passed over; below ten batches
+    there is nothing to cut.
     """
     rows = np.flatnonzero((tpot > 0) & np.isfinite(tpot))
     batches = len(rows) // _BATCH
@@ -60,8 +68,31 @@ def settled_after(tpot: Floats) -> tuple[int, bool]:
     left = np.arange(batches, 0, -1)
     sums, squares = np.cumsum(logs[::-1])[::-1], np.cumsum(logs[::-1] ** 2)[::-1]
     errors = (squares - sums**2 / left) / left**2
-    cut = int(np.argmin(errors[:limit]))
+    cuts = limit if at_most is None else min(limit, 1 + int(np.searchsorted(rows, at_most)) // _BATCH)
+    cut = int(np.argmin(errors[:cuts]))
     return int(rows[cut * _BATCH]) if cut else 0, cut >= limit - max(1, int(_BOUNDARY * batches))
+
+
+def one_settling(tpot: Floats, cut: int) -> int:
+    """How many of the first ``cut`` values of TPOT, shape (n,), may be one settling that began with the run; 0 if none.
+
+    MSER cuts a bad stretch in the middle of a run with all that came before it. A cold start is at its worst with the first
+    requests, and what has settled stays so. So the median of the first 25 has to be off the level of the rest, by more than 10 %
+    and by half of what the mean of the whole cut is. And where further stretches (of 25, or of a twentieth of the cut) have come
+    back to within 10 %, but a later one is off again, no more counts than up to the end of the first that had come back.
+    """
+    rest, size = tpot[cut:], max(_OPENING, cut // BLOCKS)
+    bounds: list[int] = sorted({0, min(_OPENING, cut), *range(size, cut, size), cut})
+    level, off_by = float(np.median(rest)), float(tpot[:cut].mean() - rest.mean())
+    off = np.array([np.median(tpot[start:end]) for start, end in pairwise(bounds)]) - level
+    if off[0] * np.sign(off_by) <= max(_TOLD_APART * level, _OF_THE_CUT * abs(off_by)):
+        return 0
+    sides = np.where(np.abs(off) > _TOLD_APART * level, np.sign(off), 0.0)
+    elsewhere = np.flatnonzero(sides != sides[0])
+    if not len(elsewhere) or not sides[elsewhere[0] :].any():
+        return cut
+    back = int(elsewhere[0])
+    return bounds[back + 1] if sides[back] == 0 else bounds[back]
 
 
 def backlog_growth(in_flight: Floats) -> float:
@@ -76,15 +107,32 @@ def backlog_growth(in_flight: Floats) -> float:
     return float(recent[-fifth:].mean() - recent[:fifth].mean()) / (len(recent) - fifth)
 
 
+def backlog_rises(in_flight: Floats) -> bool:
+    """Whether the in-flight count at each arrival since the load began, shape (n,), rose over the last 80 % of the arrivals: by
+    more than 2 per 100 of them, and the means of 20 blocks go up (Kendall's tau, p < .01)."""
+    return backlog_growth(in_flight) > _GROWTH and _chance_of_rise(_recent_blocks(in_flight)) < _CHANCE
+
+
 def backlog_grows(in_flight: Floats) -> bool:
-    """One look at the in-flight count at each arrival since the load began, shape (n,): over the last 80 % it grew by more than
-    2 per 100 arrivals, and the means of 20 blocks rise (Kendall's tau, p < .01). Three looks in a row mean overload."""
-    growth = backlog_growth(in_flight)
-    if not growth > _GROWTH:
+    """One look at a load: its backlog rises, by more than a queue that keeps up may wander. Three looks in a row mean overload.
+
+    Close to its capacity a queue is a random walk for a while, and both a slope and a trend of its neighbouring blocks are what a
+    walk has by chance. So the growth must also be 2.5 standard errors of a walk whose steps are as uneven as those between the
+    20 blocks: of the difference of its last and first four, whose variance is 22 times that of a step between block means.
+    """
+    if not backlog_rises(in_flight):
         return False
+    means = _recent_blocks(in_flight)
+    fifth = BLOCKS // 5
+    growth = float(means[-fifth:].mean() - means[:fifth].mean())
+    return growth > _ERRORS_OF_A_WALK * math.sqrt(_STEPS_TO_GROWTH * float(np.diff(means).var(ddof=1)))
+
+
+def _recent_blocks(in_flight: Floats) -> Floats:
     recent = _recent(in_flight)
     size = len(recent) // BLOCKS
-    return _chance_of_rise(recent[: size * BLOCKS].reshape(BLOCKS, size).mean(axis=1)) < _CHANCE
+    means: Floats = recent[: size * BLOCKS].reshape(BLOCKS, size).mean(axis=1)
+    return means
 
 
 def _recent(in_flight: Floats) -> Floats:
@@ -142,9 +190,9 @@ def is_warming_up(steadiness: Steadiness) -> bool:
 def extra_warmup(seen: Observations, window_start_s: float) -> Steadiness:
     """By how much the beginning of the window (``window_start_s``) had not settled, by the TPOT of the requests seen so far.
 
-    It is cut only where MSER-5 would, 100 requests or more have a TPOT, and the mean TPOT of what is cut differs from the rest
-    by more than 10 % and by more than chance: a short run's samples are not given away for noise. That nothing settled in the
-    first half is said of 200 requests or more.
+    It is cut only where MSER-5 would, 100 requests or more have a TPOT, what is cut is one settling that began with the run, and
+    its mean TPOT differs from the rest by more than 10 % and by more than chance: a short run's samples are not given away for
+    noise, and a bad stretch later on is no warm-up. That nothing settled in the first half is said of 200 requests or more.
     """
     tpot = seen.latencies["tpot"]
     rows = np.flatnonzero(seen.counted & np.isfinite(tpot))
@@ -152,6 +200,8 @@ def extra_warmup(seen: Observations, window_start_s: float) -> Steadiness:
         return Steadiness()
     tpot = tpot[rows]
     cut, never = settled_after(tpot)
+    if cut and (longest := one_settling(tpot, cut)) < cut:
+        cut, never = settled_after(tpot, longest)
     rest = tpot[cut:]
     difference = abs(float(tpot[:cut].mean() - rest.mean())) if cut else 0.0
     if difference <= _TOLD_APART * rest.mean():

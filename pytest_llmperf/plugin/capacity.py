@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
-from pytest_llmperf.errors import ConfigError, UnitError, Where
+from pytest_llmperf.errors import ConfigError, UnitError, Where, unknown
 from pytest_llmperf.experiment.profile import Constant, Poisson, positive_rate
+from pytest_llmperf.experiment.records import NamedProfile
 from pytest_llmperf.judge.capacity import Capacity, Ending, Probe, probe_duration_s, search
 from pytest_llmperf.judge.verdict import Outcome
 from pytest_llmperf.plugin.asserted import asserted
@@ -15,13 +16,17 @@ from pytest_llmperf.units import format_rate, parse_duration, parse_fraction
 
 if TYPE_CHECKING:
     from pytest_llmperf.experiment.profile import LoadProfile
-    from pytest_llmperf.experiment.sla import Sla
     from pytest_llmperf.judge.verdict import Verdict
     from pytest_llmperf.plugin.asserted import Rules
+    from pytest_llmperf.plugin.cells import SlaGiven
     from pytest_llmperf.plugin.load import Load, LoadRun
 
+Arrivals = Literal["poisson", "constant"]
 Tell = Callable[[str], None]
 """Called with an experiment's table once it is over: it goes on the test's report."""
+
+
+_FIND_CAPACITY, _SWEEP = Where(key="find_capacity()"), Where(key="sweep()")
 
 
 def say_nothing(_: str) -> None:
@@ -94,33 +99,35 @@ class FindCapacity:
 
     def __call__(
         self,
-        sla: Sla,
+        sla: SlaGiven,
         lo: str,
         hi: str,
         *,
         probe: str = "30s",
         precision: str = "5%",
-        arrivals: Literal["poisson", "constant"] = "poisson",
+        arrivals: Arrivals = "poisson",
         max_probes: int = 12,
     ) -> CapacityResult:
         """Search from ``lo``, doubling up to ``hi``, then halving the bracket until it is ``precision`` wide.
 
+        ``sla`` is the fixture of that name, limits (``{"ttft": {"p95": "1s"}}``), or the name of an SLA of the catalog.
         Each probe loads for ``probe``, or for as long as the SLA's statistics need samples under the session's policy (a p99 at
         1/s takes almost six minutes to measure and forty to be certain of, so begin near the rate that is expected), and
         ends as soon as its verdict is settled. Each is a run of its own.
-        Raises ``ConfigError`` for rates, durations or a precision that make no sense, and whatever ``load`` raises.
+        Raises ``ConfigError`` for an SLA, rates, durations or a precision that make no sense, and whatever ``load`` raises.
         """
-        least_s, wanted = _search_settings(probe, precision, max_probes)
+        least_s, wanted = _search_settings(probe, precision, max_probes, arrivals)
+        held = self.load.read_sla(sla, _FIND_CAPACITY).on(self.load.deployment.cell)
         low, high = positive_rate(lo, "find_capacity(…, lo)"), positive_rate(hi, "find_capacity(…, hi)")
         if low > high:
-            raise ConfigError(f"the lowest rate {lo!r} is more than the highest {hi!r}", where=Where(key="find_capacity()"))
+            raise ConfigError(f"the lowest rate {lo!r} is more than the highest {hi!r}", where=_FIND_CAPACITY)
         made: list[CapacityProbe] = []
 
         def probed(rate_per_s: float) -> Probe:
             profile = Poisson(rate_per_s) if arrivals == "poisson" else Constant(rate_per_s)
-            duration_s = probe_duration_s(sla, rate_per_s, least_s, self.load.rules.policy)
-            run = self.load(profile, f"{duration_s:.3f}s", until=sla, label=format_rate(rate_per_s))
-            verdict = run.judge(sla)
+            duration_s = probe_duration_s(held, rate_per_s, least_s, self.load.rules.policy)
+            run = self.load(profile, f"{duration_s:.3f}s", until=held, label=format_rate(rate_per_s))
+            verdict = run.judge(held)
             made.append(CapacityProbe(rate_per_s, run, verdict))
             return Probe(rate_per_s, verdict.outcome, "; ".join(verdict.reasons))
 
@@ -168,27 +175,44 @@ class Sweep:
     def __repr__(self) -> str:
         return f"Sweep({self.load.workload.name} on {self.load.deployment.cell.id})"
 
-    def __call__(self, points: Sequence[str | LoadProfile], duration: str, *, until: Sla | None = None) -> SweepResult:
+    def __call__(
+        self, points: Sequence[str | LoadProfile | NamedProfile], duration: str | None = None, *, until: SlaGiven | None = None
+    ) -> SweepResult:
         """Load for ``duration`` at each point: a rate (Poisson arrivals) or a load profile. Each is a run of its own.
 
+        Only points that end by themselves (a trace, a named profile) need no duration.
         ``until`` ends a point early once the SLA's verdict there is settled, as overload would otherwise take its time.
-        Raises ``ConfigError`` for an empty sweep or a rate that cannot be read, before anything is loaded.
+        Raises ``ConfigError`` for an empty sweep or a point that cannot be loaded, before anything is loaded.
         """
-        if isinstance(points, str) or not points:
-            raise ConfigError('needs a list of points: sweep(["4/s", "8/s"], "20s")', where=Where(key="sweep()"))
-        profiles = [Poisson(positive_rate(point, "sweep()")) if isinstance(point, str) else point for point in points]
-        runs = tuple(self.load(profile, duration, until=until, label=str(profile)) for profile in profiles)
+        profiles = _points(points, has_duration=duration is not None)
+        runs = tuple(self.load(profile, duration, until=until, label=label) for label, profile in profiles)
         result = SweepResult(runs)
         self.tell(result.table())
         return result
 
 
-def _search_settings(probe: str, precision: str, max_probes: int) -> tuple[float, float]:
+def _points(points: object, *, has_duration: bool) -> list[tuple[str, LoadProfile | NamedProfile]]:
+    """The load at each point of a sweep, with the label of its run. Raises ``ConfigError``."""
+    from pytest_llmperf.load.plan import check_profile
+
+    if isinstance(points, str) or not isinstance(points, Sequence) or not points:
+        raise ConfigError('needs a list of points: sweep(["4/s", "8/s"], "20s")', where=_SWEEP)
+    profiles = [Poisson(positive_rate(point, "sweep()")) if isinstance(point, str) else point for point in points]
+    for profile in profiles:
+        check_profile(profile, has_duration, _SWEEP)
+    return [(profile.name if isinstance(profile, NamedProfile) else str(profile), profile) for profile in profiles]
+
+
+def _search_settings(probe: str, precision: str, max_probes: int, arrivals: str) -> tuple[float, float]:
     """A probe's least duration in seconds, and the precision as a fraction. Raises ``ConfigError``."""
+    if arrivals not in get_args(Arrivals):
+        raise unknown("arrivals", str(arrivals), get_args(Arrivals), _FIND_CAPACITY)
+    if not isinstance(max_probes, int):
+        raise ConfigError(f"'max_probes' must be a whole number, not {max_probes!r}", where=_FIND_CAPACITY)
     try:
         least_s, wanted = parse_duration(probe), parse_fraction(precision)
     except UnitError as error:
-        raise ConfigError(str(error), where=Where(key="find_capacity()")) from None
+        raise ConfigError(str(error), where=_FIND_CAPACITY) from None
     if not (least_s > 0 and wanted > 0 and max_probes >= 1):
-        raise ConfigError("'probe', 'precision' and 'max_probes' must be more than 0", where=Where(key="find_capacity()"))
+        raise ConfigError("'probe', 'precision' and 'max_probes' must be more than 0", where=_FIND_CAPACITY)
     return least_s, wanted

@@ -15,6 +15,7 @@ from pytest_llmperf.experiment.overrides import check_overrides
 from pytest_llmperf.experiment.records import Cell, Hardware, NamedProfile, Workload
 from pytest_llmperf.experiment.sla import Gate, Sla, SlaKeyError, parse_sla
 from pytest_llmperf.experiment.yaml_source import parse_yaml
+from pytest_llmperf.plugin.asserted import LlmperfWarning
 
 MARKER = "llmperf"
 MATRIX_FIXTURE = "_llmperf_cells"
@@ -22,6 +23,9 @@ MATRIX_FIXTURE = "_llmperf_cells"
 REPETITION = "_llmperf_repetition"
 """The fixture through which ``--llmperf-repeat`` runs a test with a load several times."""
 MARKER_KEYS = ("workload", "sla", "profile", "tolerance")
+
+SlaGiven = Sla | Mapping[str, object] | str
+"""What may stand for an SLA in a test: the fixture ``sla``, limits, or a name of the catalog."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +101,31 @@ def sla_of(
 def _sla_asked_for(request: Request, catalog: Catalog, workload: Workload | None, override: str | None) -> Sla:
     if override is not None:
         return _command_line_sla(override, catalog)
-    if isinstance(request.sla, str):
-        return catalog.sla_named(request.sla, request.where)
     if request.sla is not None:
-        return _parsed("inline", request.sla, request.where, catalog)
+        return _marker_sla(request.sla, catalog, request.where)
     if workload is None:
         raise ConfigError("names neither an SLA nor a workload", where=request.where)
     return catalog.sla_for(workload)
+
+
+def _marker_sla(named: str | Mapping[str, object], catalog: Catalog, where: Where) -> Sla:
+    return catalog.sla_named(named, where) if isinstance(named, str) else _parsed("inline", named, where, catalog)
+
+
+def sla_given(given: object, where: Where, *, catalog: Catalog, gate: Gate = "target") -> Sla:
+    """The SLA that a test hands over at ``where``: an SLA as it is; limits, or the name of one of the catalog's, at ``gate``.
+
+    Its overrides are left in it. Raises ``ConfigError``, also for what is neither.
+    """
+    if isinstance(given, Sla):
+        return given
+    if isinstance(given, str | Mapping):
+        return _marker_sla(given, catalog, where).at(gate)
+    raise ConfigError(
+        f"takes an SLA, not {type(given).__name__}",
+        where=where,
+        hint='Give the fixture sla, limits such as {"ttft": {"p99": "1s"}}, or the name of an SLA of the catalog.',
+    )
 
 
 def profile_of(request: Request, catalog: Catalog, hardware: Hardware | None = None) -> NamedProfile:
@@ -140,21 +162,40 @@ def _within(where: Where, *path: str) -> Where:
 
 
 def check_requests(items: Iterable[pytest.Item], catalog: Catalog, override: str | None) -> None:
-    """Resolve the marker of every test with a cell: a typo ends the session before a deployment. Raises ``ConfigError``."""
+    """Resolve what is given to every test with a cell, by its marker or the command line, whether or not the test uses it.
+
+    A typo ends the session before a deployment. Raises ``ConfigError``.
+    """
+    if override is not None:
+        _command_line_sla(override, catalog)
     seen = set()
     for item in items:
         names = getattr(item, "fixturenames", ())
         # A test's cells share its markers; a further parameter may bring its own.
         key = (item.parent, getattr(item, "originalname", item.name), *map(id, item.iter_markers(MARKER)))
-        if key in seen or cell_of(item) is None or not {"load", "sla", "workload", "profile"}.intersection(names):
+        if key in seen or cell_of(item) is None:
             continue
         seen.add(key)
         request = request_of(item)
         workload = workload_of(request, catalog) if request.workload is not None or "load" in names else None
+        if request.sla is not None:
+            _marker_sla(request.sla, catalog, request.where)
         if "sla" in names:
             sla_of(request, catalog, workload, override)
-        if "profile" in names:
+        elif any("sla" in mark.kwargs for mark in item.own_markers if mark.name == MARKER):
+            _warn_of_idle_sla(item, request.where)
+        if request.profile is not None or "profile" in names:
             profile_of(request, catalog)
+
+
+def _warn_of_idle_sla(item: pytest.Item, where: Where) -> None:
+    """Tell of an SLA on a test that cannot hold it. Not of a class's or a module's, which some of their tests may use."""
+    idle = "sla= asserts nothing: the test does not ask for the fixture sla"
+    try:
+        item.warn(LlmperfWarning(idle))
+    except LlmperfWarning:
+        # Where warnings are errors.
+        raise ConfigError(idle, where=where, hint="Ask for it, or remove sla=.") from None
 
 
 def cell_of(item: pytest.Item | None) -> Cell | None:

@@ -13,7 +13,7 @@ from pytest_llmperf.experiment.records import Cell, NamedProfile, Workload
 from pytest_llmperf.experiment.sla import Sla
 from pytest_llmperf.judge.policy import Policy
 from pytest_llmperf.plugin import cells
-from pytest_llmperf.plugin.asserted import Rules
+from pytest_llmperf.plugin.asserted import Rules, judged_by_experiment
 from pytest_llmperf.plugin.baseline import BaselineOfTest, baseline_for
 from pytest_llmperf.plugin.capacity import FindCapacity, Sweep, Tell
 from pytest_llmperf.plugin.load import Load
@@ -88,6 +88,7 @@ def _load_on(deployment: Deployment, workload: Workload, request: pytest.Fixture
         keep=request.config.stash[RECORDER].keep,
         progress=session.deployments.progress,
         rules=Rules(Policy(settings.policy), settings.inconclusive, settings.invalid),
+        read_sla=partial(cells.sla_given, catalog=session.catalog, gate=settings.gate),
     )
 
 
@@ -136,6 +137,7 @@ def compare_variants(cell: Cell, workload: Workload, request: pytest.FixtureRequ
         load_on=lambda deployment: _load_on(deployment, workload, request),
         default_profile=lambda: cells.profile_of(cells.request_of(request.node), session.catalog, cell.hardware),
         tell=_tell(request),
+        judges=partial(judged_by_experiment, request.node),
     )
     yield comparing
     comparing.close()

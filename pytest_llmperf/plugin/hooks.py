@@ -84,7 +84,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("cell", cell_parameters(metafunc.config), indirect=True, scope="session")
         repeats = settings_of(metafunc.config).repeat
         if repeats > 1 and REPETITION in metafunc.fixturenames:
-            metafunc.parametrize(REPETITION, range(1, repeats + 1), indirect=True, ids=lambda n: f"{n}of{repeats}")
+            from pytest_llmperf.report.comparison import repetition_id
+
+            metafunc.parametrize(REPETITION, range(1, repeats + 1), indirect=True, ids=lambda n: repetition_id(n, repeats))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -94,11 +96,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
     try:
         prepare(session.config, session.items)
-    except ConfigError as error:
+    except LlmperfError as error:
         refuse(session.config, session.items, error)
 
 
-def refuse(config: pytest.Config, items: list[pytest.Item], error: ConfigError) -> None:
+def refuse(config: pytest.Config, items: list[pytest.Item], error: LlmperfError) -> None:
     """End the session before a test runs: from here, or from the controller that an xdist worker tells."""
     if not hasattr(config, "workerinput"):
         raise pytest.UsageError(f"llmperf: {error}") from None
@@ -109,16 +111,37 @@ def refuse(config: pytest.Config, items: list[pytest.Item], error: ConfigError) 
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    """Hold a test's runs beside the baseline: a regression fails the test that found it."""
-    if "load" not in getattr(item, "fixturenames", ()):
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
+    """Where the last repetition of a test is skipped, decide on those before it."""
+    from pytest_llmperf.plugin.cells import cell_of
+
+    if cell_of(item) is None:
         yield
         return
+    from pytest_llmperf.plugin.baseline import gated_where_skipped
+    from pytest_llmperf.plugin.results import RECORDER
+
+    with gated_where_skipped(item, item.config.stash[RECORDER]):
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Hold a test's runs beside the baseline, and let none pass that is INVALID: the test that made it fails."""
+    from pytest_llmperf.plugin.cells import cell_of
+
+    # A test need not name ``load`` to make one: it may ask for it while it runs.
+    if cell_of(item) is None:
+        yield
+        return
+    from pytest_llmperf.plugin.asserted import check_unjudged
     from pytest_llmperf.plugin.baseline import gated
     from pytest_llmperf.plugin.results import RECORDER
 
-    with gated(item, item.config.stash[RECORDER]):
+    recorder = item.config.stash[RECORDER]
+    with gated(item, recorder):
         yield
+    check_unjudged(item, recorder)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 from zlib import crc32
 
 from pytest_llmperf.deploy.base import check_standing
 from pytest_llmperf.errors import ConfigError, LoadError, UnitError, Where
+from pytest_llmperf.experiment.catalog import Catalog
 from pytest_llmperf.judge.policy import Policy, Settled
 from pytest_llmperf.metrics import metric_key
 from pytest_llmperf.plugin.asserted import Rules, asserted
+from pytest_llmperf.plugin.cells import SlaGiven, sla_given
 from pytest_llmperf.units import format_duration, parse_duration
 
 if TYPE_CHECKING:
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
 
 Keep = Callable[["RunDocument"], None]
 """Called with a run's document whenever it changes: stores it at once and remembers it for the session's reports."""
+ReadSla = Callable[[object, Where], "Sla"]
+"""Called with what a test gives for an SLA, and where: the SLA. Raises ``ConfigError``."""
+_WITHOUT_CATALOG: ReadSla = partial(sla_given, catalog=Catalog())
 
 
 class SlaMissError(AssertionError):
@@ -50,6 +56,7 @@ class LoadRun:
     run: Run
     keep: Keep = field(repr=False)
     rules: Rules = field(default=Rules(), repr=False)
+    read_sla: ReadSla = field(default=_WITHOUT_CATALOG, repr=False)
 
     def __getitem__(self, key: str) -> float:
         """``run["ttft_p99"]``: a metric's value in its base unit (seconds, fraction, 1/s). Raises ``KeyError``."""
@@ -65,8 +72,14 @@ class LoadRun:
 
         return requests_frame(self.run.result.log)
 
-    def judge(self, sla: Sla) -> Verdict:
-        """The verdict of ``sla`` on this run; it is kept with the run. Falsy unless PASS."""
+    def judge(self, sla: SlaGiven) -> Verdict:
+        """The verdict of ``sla`` on this run; it is kept with the run. Falsy unless PASS.
+
+        ``sla`` may also be limits (``{"ttft": {"p99": "1s"}}``) or the name of an SLA of the catalog. Raises ``ConfigError``.
+        """
+        return self._judged(self.read_sla(sla, Where(key="run.judge()")))
+
+    def _judged(self, sla: Sla) -> Verdict:
         from pytest_llmperf.judge.ruling import judge_run
         from pytest_llmperf.report.document import run_document
 
@@ -74,15 +87,16 @@ class LoadRun:
         self.keep(run_document(self.run, verdict))
         return verdict
 
-    def meets(self, sla: Sla) -> bool:
+    def meets(self, sla: SlaGiven) -> bool:
         """True when the verdict is PASS; otherwise raises ``SlaMissError`` with the table of what was missed and by how far.
 
+        ``sla`` may be what ``judge`` takes.
         What INCONCLUSIVE and INVALID do instead is for ``--llmperf-inconclusive`` and ``--llmperf-invalid`` to say.
         """
         from pytest_llmperf.report.tables import sla_table
 
         __tracebackhide__ = True
-        verdict = self.judge(sla)
+        verdict = self._judged(self.read_sla(sla, Where(key="run.meets()")))
         table = sla_table(verdict, self.run.identity.simulated)
         return asserted(verdict.outcome, self.rules, table, "; ".join(verdict.reasons), SlaMissError(verdict, table))
 
@@ -100,6 +114,7 @@ class Load:
     keep: Keep
     progress: ProgressLine
     rules: Rules = field(default_factory=Rules)
+    read_sla: ReadSla = _WITHOUT_CATALOG
     runs: int = 0
 
     def __repr__(self) -> str:
@@ -114,13 +129,13 @@ class Load:
         warmup: str | None = None,
         requests: int | None = None,
         seed: int | None = None,
-        until: Sla | None = None,
+        until: SlaGiven | None = None,
         label: str = "",
     ) -> LoadRun:
         """Drive ``profile`` for ``duration`` (``"60s"``; a named profile has its own) or until ``requests`` were made.
 
         ``warmup`` (default: the workload's) is the stretch of the same load before it that primes and is not counted.
-        ``until`` ends the load as soon as the SLA's verdict is settled; the requests in flight are finished and counted.
+        ``until`` (an SLA, limits, or a name) ends the load as soon as its verdict is settled; what is in flight is finished.
         ``label`` names the run among others of its test; a run with a label is part of an experiment and not compared.
         Raises ``ConfigError`` for a duration without a unit or a profile that makes no request. What was measured is kept
         also when the load did not end well; then a lost deployment raises ``DeployError``, a lost worker ``LoadError``, and
@@ -130,6 +145,7 @@ class Load:
         from pytest_llmperf.load.plan import plan_load
         from pytest_llmperf.measure.run import RunIdentity
 
+        settle = self.read_sla(until, Where(key="load(…, until=)")) if until is not None else None
         self.runs += 1
         run_seed = seed if seed is not None else self.seed_of_run()
         duration_s = _seconds(duration, "duration") if duration is not None else None
@@ -146,7 +162,7 @@ class Load:
             warmup_s=_seconds(warmup, "warmup") if warmup is not None else self.workload.warmup,
             max_requests=requests,
         )
-        result, stopped = self._driven(plan, until)
+        result, stopped = self._driven(plan, settle)
         run = self._measured(
             RunIdentity(
                 run_id=uuid4().hex[:12],
@@ -215,7 +231,7 @@ class Load:
             stopped=stopped,
         )
         self.keep(run_document(run, None))
-        return LoadRun(run, self.keep, self.rules)
+        return LoadRun(run, self.keep, self.rules, self.read_sla)
 
 
 class _StopWhenSettled:

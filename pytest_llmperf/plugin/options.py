@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -59,6 +60,17 @@ class Settings:
     compare_fail: tuple[str, ...]
     """Each ``ttft_p99:10%``, as it was written."""
     repeat: int
+    places: Mapping[str, Where] = field(default_factory=dict, repr=False, compare=False)
+    """Where each came from, by its name here: the option, its environment variable or its ini key."""
+
+    def where(self, name: str) -> Where:
+        """The place to name in an error about a setting: ``where("compare")`` is what a user wrote it as."""
+        return self.places.get(name, Where(option=flag_of(name)))
+
+
+def flag_of(name: str) -> str:
+    """``compare_fail`` -> ``--llmperf-compare-fail``."""
+    return "--llmperf-" + name.replace("_", "-")
 
 
 @dataclass(frozen=True)
@@ -72,10 +84,16 @@ class _Option:
     bare: str | None = None
     """What the option means without a value; None where it needs one."""
     repeatable: bool = False
+    listed: bool = False
+    """Several values in one text, separated by commas or newlines."""
 
     @property
     def flag(self) -> str:
-        return "--llmperf-" + self.name.replace("_", "-")
+        return flag_of(self.name)
+
+    def says_nothing(self, text: str | None) -> bool:
+        """Whether a text of it is empty, or commas and nothing between them."""
+        return not (_parts(text) if self.listed else (text or "").strip())
 
     @property
     def ini(self) -> str:
@@ -109,13 +127,13 @@ OPTIONS = (
     _Option("ready_timeout", "TIME", None, "how long a deployment may take to answer (default: 10m; an endpoint 30s)"),
     _Option("group_by", "WHAT", "cell", "group the summary's lines by " + ", ".join(GROUPINGS)),
     _Option("sort", "KEY", None, "sort the summary's lines by a metric (ttft_p99) (default: in order of running)"),
-    _Option("columns", "KEYS", None, "further metrics in the summary, comma-separated: goodput,itl_p99"),
+    _Option("columns", "KEYS", None, "further metrics in the summary, comma-separated: goodput,itl_p99", listed=True),
     _Option("policy", "POLICY", "measured", "how a verdict is reached: measured, or certain (sequential, at a stated error)"),
     _Option("gate", "GRADE", "target", "the grade that a graded limit must reach: target, acceptable"),
     _Option("inconclusive", "WHAT", "fail", "what an INCONCLUSIVE verdict does to its test: fail, skip, pass"),
     _Option("invalid", "WHAT", "fail", "what an INVALID run does to its test: fail, skip (it never passes)"),
     _Option("save", "NAME", None, "save the session's runs as a baseline of this name"),
-    _Option("autosave", "", None, "save the session's runs as a baseline named after the commit and the time", bare="yes"),
+    _Option("autosave", "", None, "the same, named after the commit and the time where --llmperf-save gives no name", bare="yes"),
     _Option("compare", "NAME", None, "compare every run with this baseline (without a name: with the newest)", bare=LATEST),
     _Option(
         "compare_fail",
@@ -123,6 +141,7 @@ OPTIONS = (
         None,
         "a test fails whose run regressed beyond this: ttft_p99:10%, output_tokens_per_s:5% (repeatable)",
         repeatable=True,
+        listed=True,
     ),
     _Option("repeat", "N", "1", "run every test with a cell N times, so that the noise between runs is known"),
 )
@@ -154,22 +173,43 @@ def read_settings(
 ) -> Settings:
     """Command line before environment before ini before default. Raises ``ConfigError`` naming the form that was used.
 
+    An empty environment variable or ini value is not set. An empty option is an error: a CI makes it of a variable that is not
+    set, and it would switch off, without a word, the gate or the baseline that was asked for.
     As everywhere in pytest, paths of the command line and environment start at the working directory, the ini's at rootdir.
     """
     raw: dict[str, str | None] = {}
     places: dict[str, Where] = {}
     bases: dict[str, Path] = {}
     for option in OPTIONS:
-        given = from_command_line(option.flag)
         forms = (
-            (option.flag, ",".join(given) if isinstance(given, list) else given, invocation_dir),
+            (option.flag, _from_command_line(option, from_command_line(option.flag)), invocation_dir),
             (option.env, environ.get(option.env), invocation_dir),
             (f"ini {option.ini}", from_ini(option.ini), rootdir),
             (option.flag, option.default, rootdir),
         )
-        place, raw[option.name], bases[option.name] = next((form for form in forms if form[1]), forms[-1])
+        place, raw[option.name], bases[option.name] = next((form for form in forms if form[1] and form[1].strip()), forms[-1])
         places[option.name] = Where(option=place)
+        if raw[option.name] and option.says_nothing(raw[option.name]):
+            raise ConfigError(f"{raw[option.name]!r} names nothing", where=places[option.name])
     return _settings(raw, places, bases)
+
+
+def _from_command_line(option: _Option, given: str | list[str] | None) -> str | None:
+    """An option's value, several of them separated by commas; None where it is not there. Raises ``ConfigError``."""
+    values = [given] if isinstance(given, str) else given
+    if values is None:
+        return None
+    if any(map(option.says_nothing, values)):
+        hint = (
+            f"{option.flag} alone is {option.flag}={option.bare}." if option.bare is not None else "Leave it out, or fill it in."
+        )
+        raise ConfigError("needs a value, and there is none", where=Where(option=option.flag), hint=hint)
+    return ",".join(values)
+
+
+def _parts(text: str | None) -> tuple[str, ...]:
+    """What stands between commas and newlines."""
+    return tuple(part.strip() for part in re.split(r"[,\n]", text or "") if part.strip())
 
 
 _CHOICES: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -188,9 +228,6 @@ def _settings(raw: Mapping[str, str | None], places: Mapping[str, Where], bases:
 
     def path(name: str) -> Path | None:
         return bases[name] / Path(text(name)).expanduser() if raw[name] else None
-
-    def listed(name: str) -> tuple[str, ...]:
-        return tuple(part.strip() for part in text(name).split(",") if part.strip())
 
     for name, (kind, choices) in _CHOICES.items():
         if text(name) not in choices:
@@ -219,17 +256,28 @@ def _settings(raw: Mapping[str, str | None], places: Mapping[str, Where], bases:
         ready_timeout_s=_duration(text("ready_timeout"), places["ready_timeout"]) if raw["ready_timeout"] else None,
         group_by=cast(GroupBy, text("group_by")),
         sort=_metric(text("sort"), places["sort"]) if raw["sort"] else None,
-        columns=tuple(_metric(key, places["columns"]) for key in listed("columns")),
+        columns=tuple(_metric(key, places["columns"]) for key in _parts(raw["columns"])),
         policy=cast(PolicyName, text("policy")),
         gate=cast(GateName, text("gate")),
         inconclusive=cast(InconclusiveIs, text("inconclusive")),
         invalid=cast(InvalidIs, text("invalid")),
         save=raw["save"],
-        autosave=text("autosave") not in {"", "no", "false", "0"},
+        autosave=_flag(text("autosave"), places["autosave"]) if raw["autosave"] else False,
         compare=raw["compare"],
-        compare_fail=listed("compare_fail"),
+        compare_fail=_parts(raw["compare_fail"]),
         repeat=_whole(text("repeat"), places["repeat"], least=1),
+        places=places,
     )
+
+
+_FLAGS = {"yes": True, "true": True, "on": True, "1": True, "no": False, "false": False, "off": False, "0": False}
+
+
+def _flag(text: str, place: Where) -> bool:
+    try:
+        return _FLAGS[text.strip().lower()]
+    except KeyError:
+        raise ConfigError(f"{text!r} is neither yes nor no", where=place, hint=f"Known: {', '.join(_FLAGS)}.") from None
 
 
 def _whole(text: str, place: Where, least: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ import pytest
 
 from pytest_llmperf.errors import LlmperfError
 from pytest_llmperf.plugin.allure_bridge import write_environment
+from pytest_llmperf.plugin.baseline import BASELINE
 from pytest_llmperf.plugin.options import Settings, settings_of
 from pytest_llmperf.plugin.recorder import Recorder
 
@@ -35,21 +36,26 @@ def attach_runs(report: pytest.TestReport, runs: Sequence[RunDocument]) -> None:
 
 @dataclass(eq=False)  # pluggy keeps plugins in sets, so it must be hashable
 class Collected:
-    """The runs that reports have brought to the controller, in order of arrival."""
+    """The runs that reports have brought to the controller, in order of arrival, each in the state that came last."""
 
-    documents: list[dict[str, Any]] = field(default_factory=list)
+    documents: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By run id: a later repetition may bring a run again, compared."""
     failed: set[str] = field(default_factory=set)
-    """Node ids of tests of which any phase failed: their runs are no baseline."""
+    """Node ids of tests of which any phase failed, expected or not: their runs are no baseline."""
     saved: list[str] = field(default_factory=list)
     """What to say of the baseline that was saved, or was not."""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Remember the runs a report carries, if any: a hook, called in the controller also under xdist."""
-        self.documents.extend(getattr(report, ATTRIBUTE, ()))
-        if report.failed:
+        self.add(getattr(report, ATTRIBUTE, ()))
+        if report.failed or (report.skipped and hasattr(report, "wasxfail")):
             from pytest_llmperf.plugin.cells import without_group
 
             self.failed.add(without_group(report.nodeid))
+
+    def add(self, documents: Iterable[dict[str, Any]]) -> None:
+        """Remember runs, as plain JSON."""
+        self.documents.update((document["run_id"], document) for document in documents)
 
     def runs(self) -> list[RunDocument]:
         """The runs as documents."""
@@ -57,7 +63,7 @@ class Collected:
             return []
         from pytest_llmperf.report.document import RunDocument
 
-        return [RunDocument.model_validate(document) for document in self.documents]
+        return [RunDocument.model_validate(document) for document in self.documents.values()]
 
 
 COLLECTED = pytest.StashKey[Collected]()
@@ -72,7 +78,7 @@ def finish(session: pytest.Session) -> None:
     if session.exitstatus == pytest.ExitCode.USAGE_ERROR or config.getoption("collectonly"):
         return
     # A test that Ctrl-C ended has no report: what it had measured is still with the recorder.
-    config.stash[COLLECTED].documents += [run.model_dump(mode="json") for run in config.stash[RECORDER].drain()]
+    config.stash[COLLECTED].add(run.model_dump(mode="json") for run in config.stash[RECORDER].drain())
     runs = config.stash[COLLECTED].runs()
     try:
         write_session_files(config, settings_of(config), runs)
@@ -90,6 +96,7 @@ def write_session_files(config: pytest.Config, settings: Settings, runs: list[Ru
         return
     from pytest_llmperf.report.commit import commit_of
     from pytest_llmperf.report.document import session_document, to_json
+    from pytest_llmperf.report.saved import unfit
     from pytest_llmperf.report.storage import write_atomically
 
     document = session_document(
@@ -101,18 +108,18 @@ def write_session_files(config: pytest.Config, settings: Settings, runs: list[Ru
         commit=commit_of(config.rootpath),
     )
     if runs and is_saving:
-        config.stash[COLLECTED].saved = list(_save_baseline(document, settings, config.stash[COLLECTED].failed))
+        flaws = unfit(runs, config.stash[COLLECTED].failed, only_compared=config.stash.get(BASELINE, None) is not None)
+        config.stash[COLLECTED].saved = list(_save_baseline(document, settings, flaws))
     if settings.json is not None:
         write_atomically(settings.json, to_json(document))
     write_environment(config, document)
 
 
-def _save_baseline(document: SessionDocument, settings: Settings, failed: set[str]) -> Iterator[str]:
-    """Save the session's runs that may be in a baseline, and say which may not and why. Raises ``LlmperfError``."""
+def _save_baseline(document: SessionDocument, settings: Settings, flaws: Mapping[str, str]) -> Iterator[str]:
+    """Save the session's runs but for those with ``flaws`` (by run id), and say which those are. Raises ``LlmperfError``."""
     from pytest_llmperf.report.commit import Commit
-    from pytest_llmperf.report.saved import autosave_name, eligible, save_session
+    from pytest_llmperf.report.saved import autosave_name, save_session
 
-    flaws = {run.run_id: why for run in document.runs if (why := eligible(run, failed)) is not None}
     kept = tuple(run for run in document.runs if run.run_id not in flaws)
     if kept:
         commit = Commit(document.commit, document.dirty) if document.commit is not None else None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +24,7 @@ def summary_lines(config: pytest.Config, exitstatus: int, width: int) -> Iterato
         yield f"llmperf: {hint}"
     runs = config.stash[COLLECTED].runs()
     if runs:
+        from pytest_llmperf.report.comparison_table import comparison_lines
         from pytest_llmperf.report.tables import DEFAULT_KEYS, render_text, summary_table
 
         settings = settings_of(config)
@@ -39,7 +38,7 @@ def summary_lines(config: pytest.Config, exitstatus: int, width: int) -> Iterato
         )
         yield from render_text(table, width).splitlines()
         yield from _stops(runs)
-        yield from _comparisons(runs, width)
+        yield from comparison_lines(runs, width)
         yield from config.stash[COLLECTED].saved
         yield from _places(config, settings)
     else:
@@ -54,26 +53,6 @@ def _stops(runs: Sequence[RunDocument]) -> Iterator[str]:
     if stopped:
         saved = format_duration(sum(stop.saved_s for stop in stopped))
         yield f"{len(stopped)} of {len(runs)} loads ended early, their verdict settled: {saved} of load saved"
-
-
-def _comparisons(runs: Sequence[RunDocument], width: int) -> Iterator[str]:
-    """How the runs stand beside the baseline: how many of which verdict, and what regressed or could not be compared."""
-    compared = [(run, run.comparison) for run in runs if run.comparison is not None]
-    if not compared:
-        return
-    from pytest_llmperf.report.comparison_table import change_text
-
-    counts = Counter(part.verdict for _, part in compared)
-    yield f"beside baseline {compared[0][1].baseline}: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())
-    for run, part in compared:
-        worse = [change for change in part.changes if change.verdict == "regressed"]
-        # As in the table: what fails no test stands in brackets.
-        what = [text if change.gated else f"({text})" for change in worse if (text := f"{change.title} {change_text(change)}")]
-        if part.verdict == "incomparable":
-            differing = (f"{field}: {change}" for field, change in part.differences.items())
-            what = ["; ".join((f"incomparable, {part.note}", *differing))]
-        if what:
-            yield from textwrap.wrap(f"{run.node_id}: {', '.join(what)}", width, initial_indent="  ", subsequent_indent="    ")
 
 
 def _places(config: pytest.Config, settings: Settings) -> Iterator[str]:

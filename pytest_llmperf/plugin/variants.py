@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from pytest_llmperf.errors import ConfigError, DeployError, UnitError, Where
+from pytest_llmperf.errors import ConfigError, DeployError, UnitError, Where, nearest
 from pytest_llmperf.experiment.fit import fits
 from pytest_llmperf.judge.paired import FIRST_LOOK, PAIRS_MOST, Comparison, compare
 from pytest_llmperf.judge.verdict import Outcome
@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from pytest_llmperf.plugin.session import Deployments
 
 _WHERE = Where(key="compare_variants()")
+Judges = Callable[[str], None]
+"""Called with the id of each run that is judged here, be it valid or not."""
+
+
+def judges_unheard(_: str) -> None:
+    """Where nobody asks which runs were judged."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +135,7 @@ class CompareVariants:
     load_on: Callable[[Deployment], Load]
     default_profile: Callable[[], NamedProfile]
     tell: Tell = say_nothing
+    judges: Judges = judges_unheard
     opened: list[str] = field(default_factory=list)
     """Ids of the cells that this stood up, other than the test's own."""
 
@@ -155,12 +162,11 @@ class CompareVariants:
         not fit the hardware, or an endpoint, which serves one cell; and whatever deploying and ``load`` raise.
         """
         judged = metrics_to_judge(metric, margin, "compare_variants()")
-        if not FIRST_LOOK <= pairs <= PAIRS_MOST:
-            raise ConfigError(f"'pairs' must be from {FIRST_LOOK} to {PAIRS_MOST}, not {pairs}", where=_WHERE)
+        _check_pairs(pairs)
         cells = self._cell(a), self._cell(b)
         profile = profile if profile is not None else self.default_profile()
-        _check_duration(profile, duration)
-        arms = _Arms(self._deployed(cells), self.load_on, profile, duration, pairs)
+        _check_load(profile, duration)
+        arms = _Arms(self._deployed(cells), self.load_on, profile, duration, pairs, self.judges)
         result = arms.compared((a, b), judged)
         self.tell(result.table())
         return result
@@ -206,6 +212,7 @@ class _Arms:
     profile: LoadProfile | NamedProfile
     duration: str | None
     pairs_max: int
+    judges: Judges
 
     def __post_init__(self) -> None:
         # One for both, so that its count of runs goes on.
@@ -242,15 +249,22 @@ class _Arms:
             self._load.deployment = self.deployments[arm]
             label = f"{'AB'[arm]} {number} of {self.pairs_max}{again}"
             runs[arm] = self._load(self.profile, self.duration, seed=seed, label=label)
+            self.judges(runs[arm].run.identity.run_id)
         return Pair(runs[0], runs[1])
 
 
-def _check_duration(profile: LoadProfile | NamedProfile, duration: str | None) -> None:
-    """Whether it is known how long to load. Raises ``ConfigError``."""
+def _check_pairs(pairs: object) -> None:
+    if not isinstance(pairs, int) or not FIRST_LOOK <= pairs <= PAIRS_MOST:
+        raise ConfigError(f"'pairs' must be a whole number from {FIRST_LOOK} to {PAIRS_MOST}, not {pairs!r}", where=_WHERE)
+
+
+def _check_load(profile: LoadProfile | NamedProfile, duration: str | None) -> None:
+    """Whether it is known what to load and for how long. Raises ``ConfigError``."""
+    from pytest_llmperf.load.plan import check_profile
+
+    check_profile(profile, duration is not None, _WHERE)
     if duration is None:
-        if hasattr(profile, "load_profile"):
-            return
-        raise ConfigError(f"{profile} needs a duration", where=_WHERE)
+        return
     try:
         parse_duration(duration)
     except UnitError as error:
@@ -260,18 +274,36 @@ def _check_duration(profile: LoadProfile | NamedProfile, duration: str | None) -
 def metrics_to_judge(metric: str | Sequence[str], margin: str | Mapping[str, str], call: str) -> list[JudgedMetric]:
     """The metrics with their margins; ``call`` is where they were written. Raises ``ConfigError``."""
     where = Where(key=call)
-    names = [metric] if isinstance(metric, str) else list(metric)
-    if not names:
-        raise ConfigError("needs a metric to judge", where=where)
-    keys = [_key(name, where) for name in names]
-    margins = dict.fromkeys((key.name for key in keys), margin) if isinstance(margin, str) else margin
-    missing = [key.name for key in keys if key.name not in margins]
+    keys = list(dict.fromkeys(_key(name, where) for name in _names(metric, where)))
+    margins = _margins([key.name for key in keys], margin, where)
+    return [JudgedMetric(key, _margin(margins[key.name], where)) for key in keys]
+
+
+def _names(metric: object, where: Where) -> Sequence[object]:
+    if not isinstance(metric, str | Sequence) or not metric:
+        raise ConfigError("needs a metric to judge", where=where, hint='Write metric="tpot_p50", or a list of such names.')
+    return [metric] if isinstance(metric, str) else metric
+
+
+def _margins(judged: Sequence[str], margin: object, where: Where) -> Mapping[str, object]:
+    """The margin of each metric that is judged, and of no other. Raises ``ConfigError``."""
+    if not isinstance(margin, Mapping):
+        return dict.fromkeys(judged, margin)
+    for name in margin:
+        if name not in judged:
+            close = nearest(str(name), judged)
+            meant = f"Did you mean {close!r}? " if close else ""
+            hint = f"{meant}Judged: {', '.join(judged)}."
+            raise ConfigError(f"'margin' names {name!r}, which is not judged", where=where, hint=hint)
+    missing = [name for name in judged if name not in margin]
     if missing:
         raise ConfigError(f"'margin' has none for {', '.join(missing)}", where=where)
-    return [JudgedMetric(key, _margin(margins[key.name], where)) for key in dict.fromkeys(keys)]
+    return margin
 
 
-def _key(name: str, where: Where) -> MetricKey:
+def _key(name: object, where: Where) -> MetricKey:
+    if not isinstance(name, str):
+        raise ConfigError(f"{name!r} is no metric", where=where, hint='Write its name: metric="tpot_p50".')
     try:
         key = metric_key(name)
     except UnitError as error:
@@ -283,7 +315,9 @@ def _key(name: str, where: Where) -> MetricKey:
     return key
 
 
-def _margin(text: str, where: Where) -> float:
+def _margin(text: object, where: Where) -> float:
+    if not isinstance(text, str):
+        raise ConfigError(f"{text!r} is no margin", where=where, hint="""Write it like "5%", or {"tpot_p50": "5%"} by metric.""")
     try:
         margin = parse_fraction(text)
     except UnitError as error:

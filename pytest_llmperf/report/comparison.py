@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pytest_llmperf.errors import Where, unknown
+from pytest_llmperf.errors import ConfigError, Where, unknown
 from pytest_llmperf.judge.change_interval import BETWEEN_RUNS, ENOUGH_RUNS
 from pytest_llmperf.judge.fingerprint import differences
 from pytest_llmperf.judge.regression import Change, ChangeVerdict, compare, worst
@@ -28,7 +28,7 @@ STANDARD_KEYS: tuple[MetricKey, ...] = (
 NO_FINGERPRINT = "the document says nothing of the conditions: it was written before baselines were kept"
 """Said of a run without a fingerprint, in place of every field that it does not have."""
 _CANNOT_TELL = frozenset({"incomparable", "missing"})
-_REPETITION = r"\d+of\d+"
+_REPETITION = r"run\d+of\d+"
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,18 @@ class RunKey:
     fingerprint: frozenset[tuple[str, str]]
 
 
+def repetition_id(number: int, of: int) -> str:
+    """``run1of3``: the first of a test's repetitions, as its node id says it right behind the cell.
+
+    Not only ``1of3``: a test may have such a parameter of its own, and it would stand in the same place.
+    """
+    return f"run{number}of{of}"
+
+
 def test_key(run: RunDocument | str, cell_id: str | None = None) -> str:  # noqa: PT028 - it is no test
     """``suites/test_sla.py::test_cold[2s]``: the test of a run, or of a node id in a cell, with its own parameters.
 
-    Those are what is left without the cell and the repetition (``1of3``). A node id without its cell loses all of them.
+    Those are what is left without the cell and the repetition (``run1of3``). A node id without its cell loses all of them.
     A run with a label has it at the end (``… 8/s``): it is one of several parts of an experiment.
     """
     if not isinstance(run, str):
@@ -75,13 +83,11 @@ def _name_and_parameters(node_id: str, cell_id: str | None) -> tuple[str, str]:
     file, colons, rest = node_id.partition("::")
     name, _, bracketed = rest.partition("[")
     parameters = bracketed.removesuffix("]")
-    found = re.search(rf"(?:^|-){re.escape(cell_id)}(-{_REPETITION})?(?=-|$)", parameters) if cell_id else None
+    # The two are made into parameters one right after the other, so nothing stands between them.
+    found = re.search(rf"(?:^|-){re.escape(cell_id)}(?:-{_REPETITION})?(?=-|$)", parameters) if cell_id else None
     if found is not None:
         before, behind = parameters[: found.start()], parameters[found.end() :]
         parameters = before + behind if before else behind.removeprefix("-")
-    # The repetition stands right behind the cell; where it does not, it is the last.
-    if found is None or found[1] is None:
-        parameters = re.sub(rf"(?:^|-){_REPETITION}$", "", parameters)
     return f"{file}{colons}{name}", parameters
 
 
@@ -154,15 +160,17 @@ def compare_runs(
     *,
     other_cells_match: bool = False,
 ) -> ComparisonPart:
-    """Hold ``now``, a run and the repetitions of it before (``by_question``), against the baseline's runs that match the last.
+    """Hold ``now``, a run and the repetitions of it before (``by_question``), against the baseline's runs that match them.
 
+    Those of ``now`` that are INVALID or were interrupted are left out; where that is all of them, nothing is compared.
     ``tolerances`` by metric key; other metrics are shown with ``shown_tolerance``. ``gated`` are the keys of those that may fail
     the test; ``other_cells_match`` as for ``is_new_cell``. Raises ``ValueError`` without a run, and for runs that are no
     repetitions of each other.
     """
     if len(set(map(run_key, now))) != 1:
         raise ValueError("the runs are not repetitions of each other" if now else "there is no run to compare")
-    last = now[-1]
+    repeats = [document for document in now if not flaw(document)]
+    last = (repeats or now)[-1]
     match = matching(baseline, last, other_cells_match=other_cells_match)
     if why := flaw(last):
         match = Match(verdict=ChangeVerdict.INCOMPARABLE, note=f"this run {why}")
@@ -175,7 +183,6 @@ def compare_runs(
             differences=dict(match.differing),
             note=match.note,
         )
-    repeats = [document for document in now if not flaw(document)]
     changes = [
         compare(key, samples_of(repeats, key), samples_of(match.runs, key), tolerances.get(key.name) or shown_tolerance(key))
         for key in _keys((*tolerances, *gated))
@@ -192,10 +199,18 @@ def compare_runs(
 
 
 def check_measured(key: str, baseline: Collection[RunDocument], baseline_name: str, where: Where) -> None:
-    """Refuse to gate a metric that none of the baseline's runs has: it could fail nothing. Raises ``ConfigError``."""
-    if not any(key in run.metrics for run in baseline):
+    """Refuse to gate a metric of which none of the baseline's runs has a value: it could fail nothing. Raises ``ConfigError``."""
+    parts = [run.metrics[key] for run in baseline if key in run.metrics]
+    if not parts:
         known = sorted({name for run in baseline for name in run.metrics})
         raise unknown(f"metric of baseline {baseline_name!r}", key, known, where)
+    # What is infinite was measured: so many requests failed.
+    if all(part.value is None and "value" not in part.unbounded for part in parts):
+        raise ConfigError(
+            f"no run of baseline {baseline_name!r} that could be compared has a value of {metric_key(key).title} ({key})",
+            where=where,
+            hint="TTFT, TPOT and ITL need streamed answers, goodput an SLA, cost a price. Gate another metric, such as e2e_p50.",
+        )
 
 
 def compare_sessions(
@@ -235,10 +250,20 @@ def failing(part: ComparisonPart) -> bool:
     return regressed(part) or cannot_tell(part)
 
 
+def is_invalid(document: RunDocument) -> bool:
+    """Whether a run's measurement cannot be trusted."""
+    return bool(document.client.distrust) or document.verdict == "INVALID"
+
+
+def invalid_reasons(document: RunDocument) -> tuple[str, ...]:
+    """Why an INVALID run is; empty where its document does not say."""
+    return document.client.distrust or (document.sla.reasons if document.sla is not None else ())
+
+
 def flaw(document: RunDocument) -> str:
     """Why a run's numbers cannot be compared with any, ``is INVALID: …`` or ``was interrupted``; empty where they can."""
-    if document.client.distrust or document.verdict == "INVALID":
-        reasons = document.client.distrust or (document.sla.reasons if document.sla is not None else ())
+    if is_invalid(document):
+        reasons = invalid_reasons(document)
         return f"is INVALID: {'; '.join(reasons)}" if reasons else "is INVALID"
     return "was interrupted" if document.timing.interrupted else ""
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pytest_llmperf.judge.text import shown
 from pytest_llmperf.metrics import Unit, format_value, metric_key
+from pytest_llmperf.report.comparison import title_of
 
 if TYPE_CHECKING:
     from pytest_llmperf.metrics import MetricKey
-    from pytest_llmperf.report.results_v1 import ChangePart, ComparisonPart
+    from pytest_llmperf.report.results_v1 import ChangePart, ComparisonPart, RunDocument
 
 _WIDTH = 80
 _SIMULATED = "SIMULATED"
 _HEADING = ("metric", "baseline", "measured", "change", "90 % interval", "allowed", "verdict")
 _TEXT_COLUMNS = {0, 6}
+_NAMED = 3
 _SELDOM_LISTED = 10.0
 """A change by this factor or more reads ``12x``: ``+1100%`` says less."""
 
@@ -38,6 +41,34 @@ def comparison_table(part: ComparisonPart, simulated: bool) -> str:
 def change_text(change: ChangePart) -> str:
     """``+12%``, ``-0.4%``, ``12x``; ``+0.7pp`` (percentage points) or ``+50ms`` where differences are compared."""
     return _change(metric_key(change.metric), change)
+
+
+def comparison_lines(runs: Sequence[RunDocument], width: int) -> Iterator[str]:
+    """How a session's runs stand beside their baselines: how many of which verdict, what regressed or could not be compared.
+
+    What is new was compared with nothing; it is named, so that it does not pass without a word.
+    """
+    compared = [(run, run.comparison) for run in runs if run.comparison is not None]
+    for label in dict.fromkeys(part.baseline for _, part in compared):
+        counts = Counter(part.verdict for _, part in compared if part.baseline == label)
+        yield f"beside baseline {label}: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())
+    for run, part in compared:
+        worse = [change for change in part.changes if change.verdict == "regressed"]
+        # As in the table: what fails no test stands in brackets.
+        what = [text if change.gated else f"({text})" for change in worse if (text := f"{change.title} {change_text(change)}")]
+        if part.verdict == "incomparable":
+            differing = (f"{field}: {change}" for field, change in part.differences.items())
+            what = ["; ".join((f"incomparable, {part.note}", *differing))]
+        if what:
+            yield from _indented(f"{run.node_id}: {', '.join(what)}", width)
+    new = list(dict.fromkeys(title_of(run) for run, part in compared if part.verdict == "new"))
+    if new:
+        more = f" and {len(new) - _NAMED} more" if len(new) > _NAMED else ""
+        yield from _indented(f"new, compared with nothing: {', '.join(new[:_NAMED])}{more}", width)
+
+
+def _indented(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
 
 
 def _row(change: ChangePart) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ _GROUPS: dict[str, Callable[[RunDocument], str]] = {
 
 
 _FURTHER: tuple[Callable[[RunDocument], str], ...] = (
+    lambda document: document.label,
     lambda document: document.profile,
     lambda document: document.workload.name,
     lambda document: document.node_id.partition("::")[0],
@@ -90,7 +91,7 @@ def _labels(documents: Sequence[RunDocument], group_by: str) -> list[str]:
     labels = [_first_label(document, group_by) for document in documents]
     for part in _FURTHER:
         alike = Counter(labels)
-        longer = [f"{x} {part(d)}" if alike[x] > 1 else x for x, d in zip(labels, documents, strict=True)]
+        longer = [f"{x} {part(d)}".rstrip() if alike[x] > 1 else x for x, d in zip(labels, documents, strict=True)]
         if len(set(longer)) > len(alike):
             labels = longer
     return _numbered(labels)

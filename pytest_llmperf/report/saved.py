@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from pytest_llmperf.errors import ConfigError, Where, nearest
 from pytest_llmperf.report.commit import short_commit
-from pytest_llmperf.report.comparison import flaw
+from pytest_llmperf.report.comparison import flaw, regressed, test_key
 from pytest_llmperf.report.document import SessionDocument, from_json, to_json
 from pytest_llmperf.report.storage import numbered_files, write_numbered
 
@@ -86,6 +86,74 @@ def find_saved(storage: Path, name: str, where: Where) -> Saved:
     if not found.document.runs:
         raise ConfigError("holds no runs", where=Where(file=str(found.path)), hint=f"It was asked for at {where}.")
     return found
+
+
+def older_sessions(storage: Path, found: Saved, asked: str) -> list[Saved]:
+    """The sessions that were saved before under the name of ``found``, newest first; none are read yet.
+
+    Only where a name ``asked`` for it, or ``latest``: what was chosen by its number or its path stands alone.
+    """
+    if found.number is None or asked not in (found.name, LATEST):
+        return []
+    known = saved_sessions(storage)
+    before = [saved for saved in known if saved.number is not None and saved.number < found.number and saved.name == found.name]
+    return before[::-1]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Runs to compare with, and the label of the saved session that they are of."""
+
+    label: str
+    runs: tuple[RunDocument, ...]
+
+
+@dataclass
+class History:
+    """A saved session and those of its name before it: what the newest has no run of was last measured in one of these.
+
+    A test that fails, is interrupted or is not selected is left out of the session that is saved; it is still to be compared
+    with its last good run. Older sessions are read one by one, only while something is missing; one that cannot be read is told
+    to ``pass_over``.
+    """
+
+    newest: Source
+    older: Iterable[Saved]
+    """Newest first; none are read yet."""
+    pass_over: Callable[[ConfigError], None]
+
+    def __post_init__(self) -> None:
+        self._unread = iter(self.older)
+        self._last: dict[tuple[str, str] | tuple[str, str, int], Source] = {}
+        self._add(self.newest)
+
+    def source(self, test: str, cell_id: str, ordinal: int | None = None) -> Source:
+        """Where a test (its key) was last measured in a cell, and there the same of its loads; the newest, where it never was.
+
+        Raises what ``pass_over`` raises.
+        """
+        wanted = (test, cell_id) if ordinal is None else (test, cell_id, ordinal)
+        while wanted not in self._last and (saved := next(self._unread, None)) is not None:
+            try:
+                runs = _read(saved.path).runs
+            except ConfigError as error:
+                self.pass_over(error)
+                continue
+            # What a newer session has as well is not kept: there may be years of them.
+            self._add(Source(saved.label, tuple(run for run in runs if _question(run) not in self._last)))
+        return self._last.get(wanted) or self._last.get((test, cell_id), self.newest)
+
+    def _add(self, source: Source) -> None:
+        for run in source.runs:
+            if not run.label:
+                test, cell_id, ordinal = _question(run)
+                self._last.setdefault((test, cell_id), source)
+                self._last.setdefault((test, cell_id, ordinal), source)
+
+
+def _question(run: RunDocument) -> tuple[str, str, int]:
+    """The test, without the label that a part of an experiment has, in its cell, and which of its loads it is."""
+    return test_key(run.node_id, run.cell.id), run.cell.id, run.ordinal
 
 
 def _among(known: list[Saved], storage: Path, name: str, where: Where) -> Saved:
@@ -166,6 +234,32 @@ def eligible(run: RunDocument, failed_tests: Collection[str]) -> str | None:
     if run.steadiness is not None and run.steadiness.unstable:
         return f"it had no steady state: {run.steadiness.unstable}"
     return "its test failed" if run.node_id in failed_tests else None
+
+
+def unfit(runs: Sequence[RunDocument], failed_tests: Collection[str], *, only_compared: bool = False) -> dict[str, str]:
+    """Why runs of a session may not be in a baseline, by run id; those that may are not in it.
+
+    The repetitions of a test stand or fall together: only one of them fails when they regressed. ``only_compared``: the session
+    compares, so that a test none of whose runs was compared did not come to its end.
+    """
+    cells = {run.cell.id for run in runs}
+    failed = {(test_key(node_id, cell_id), cell_id) for node_id in failed_tests for cell_id in cells}
+    compared = {_question(run)[:2]: False for run in runs if run.comparison is not None}
+    for run in runs:
+        if run.comparison is not None and regressed(run.comparison):
+            compared[_question(run)[:2]] = True
+
+    def reason(run: RunDocument) -> str | None:
+        question = _question(run)[:2]
+        if why := eligible(run, failed_tests):
+            return why
+        if question in failed:
+            return "another repetition of its test failed"
+        if compared.get(question):
+            return "its test regressed"
+        return "its test ended before it was compared" if only_compared and not run.label and question not in compared else None
+
+    return {run.run_id: why for run in runs if (why := reason(run)) is not None}
 
 
 def valid_name(text: str, where: Where) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pytest_llmperf.judge.text import request_terms, shown, shown_interval
 from pytest_llmperf.judge.verdict import reason_of
-from pytest_llmperf.metrics import MetricKey, metric_key
+from pytest_llmperf.metrics import ROUNDING, MetricKey, metric_key
 from pytest_llmperf.report.columns import Column, summary_columns
 from pytest_llmperf.report.rows import RowGroup, row_groups
 from pytest_llmperf.units import format_fraction
@@ -95,7 +95,7 @@ def how_far(check: Check) -> str:
         return "-"
     if math.isinf(margin):
         return "over" if at_most else "above"
-    kept = margin <= 1 + 1e-9 if at_most else margin >= 1 - 1e-9
+    kept = margin <= 1 + ROUNDING if at_most else margin >= 1 - ROUNDING
     if kept:
         return f"{format_fraction(margin)} of limit" if margin < 2 else f"{_times(margin)} the limit"
     if not at_most:

@@ -27,9 +27,13 @@ AT_BOUNDARY, BEYOND = 0.07, 0.04
 SESSIONS = 150
 LOADS = 20
 LOAD_S = 400.0
+LONG_LOADS = 50
+LONG_LOAD_S = 600.0
 
 QUEUE = ("32 sequences", h100(max_num_seqs=32))
 BATCH = ("1024 sequences", h100())
+SMALL = [("4 sequences", h100(max_num_seqs=4), 1.9), ("8 sequences", h100(max_num_seqs=8), 0.7)]
+"""Servers whose few places make the queue wander far, and their limits in seconds."""
 WARMUPS = {0.5: 500, 0.8: 1500, 0.95: 5000}
 """Requests before the counted ones, by utilisation: several correlation times of the in-flight count."""
 
@@ -90,6 +94,9 @@ def test_ten_percent_more_tpot_is_found_with_eight_pairs(sessions: dict[float, S
 def watched() -> dict[tuple[str, float], Watched]:
     """The limit is twice the p99 that the server has at half load."""
     everything: list[Watched] = []
+    for name, small, limit_s in SMALL:
+        systems = [at(name, small, utilisation) for utilisation in (0.9, 0.95, 1.1, 1.2)]
+        everything += watch(systems, limit_s, LONG_LOADS, LONG_LOAD_S, processes=PROCESSES)
     for server, limit_s in ((QUEUE, 0.16), (BATCH, 0.22)):
         systems = [at(*server, utilisation) for utilisation in (0.5, 0.8, 0.95, 1.05, 1.1, 1.2, 1.3)]
         everything += watch(systems, limit_s, LOADS, LOAD_S, processes=PROCESSES)
@@ -103,3 +110,13 @@ def test_an_overload_fails_and_a_steady_load_is_not_called_unstable(watched: dic
         assert watched[name, utilisation].failed == LOADS
     for utilisation in (0.5, 0.8):
         assert watched[name, utilisation].unstable <= RISK * LOADS
+
+
+@pytest.mark.parametrize("name", [name for name, _, _ in SMALL])
+def test_the_queue_of_few_places_wanders_and_is_not_called_an_overload(
+    watched: dict[tuple[str, float], Watched], name: str
+) -> None:
+    for utilisation in (0.9, 0.95):
+        assert watched[name, utilisation].unstable <= 0.02 * LONG_LOADS
+    for utilisation in (1.1, 1.2):
+        assert watched[name, utilisation].unstable >= 0.9 * LONG_LOADS

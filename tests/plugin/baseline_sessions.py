@@ -37,6 +37,13 @@ labels:
   output: {mean: 24}
   warmup: 200ms
   profile: steady
+silent:
+  title: Labels, sent when they are whole
+  stream: false
+  input: {mean: 128}
+  output: {mean: 24}
+  warmup: 200ms
+  profile: steady
 """,
     "profiles": """
 steady:
@@ -102,6 +109,30 @@ def test_own(load, baseline):
 def test_lenient(load, baseline):
     assert baseline.holds(load(concurrency(4), "1500ms"))
 """
+
+
+STALL = """
+import os, signal, threading, urllib.request
+from pathlib import Path
+
+def stop_the_worker_for_a_second(base_url):
+    running = b""
+    while b"num_requests_running" not in running or b" 0.0" in running:
+        lines = urllib.request.urlopen(base_url + "/metrics").read().splitlines()
+        running = next(line for line in lines if line.startswith(b"vllm:num_requests_running"))
+    children = [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+    (worker,) = [pid for pid in children if b"pytest_llmperf.load.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(worker, signal.SIGSTOP)
+    threading.Timer(1.0, os.kill, (worker, signal.SIGCONT)).start()
+
+"""
+"""Makes a run INVALID: a load worker in /proc stands still for a second of it."""
+
+
+def slow_down(folder: Path) -> None:
+    """From now on the very same cell has a slower server."""
+    path = folder / "fixtures" / "variants.yaml"
+    path.write_text(path.read_text().replace("default: {}", 'default: {env: {LLMPERF_SIM_SLOWDOWN: "1.3"}}'))
 
 
 def stored(folder: Path) -> list[dict[str, Any]]:

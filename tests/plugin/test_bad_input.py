@@ -65,6 +65,63 @@ def test_marker(pytester: pytest.Pytester, llmperf: Sessions, marker: str, messa
     assert refusal(llmperf()).startswith(message)
 
 
+# Nothing here asks for the fixture sla.
+WITHOUT_SLA = """
+import pytest
+from pytest_llmperf import poisson
+
+@pytest.mark.llmperf({marker})
+def test_loads(load):
+    run = load(poisson("20/s"), "500ms", warmup="0s")
+    {judged}
+"""
+
+
+@pytest.mark.parametrize(
+    ("marker", "option", "message"),
+    [
+        ('workload="interactive-chat", sla="tpyo"', (), "test_suite.py:4: marker llmperf: unknown SLA 'tpyo' Known: agentic,"),
+        (
+            'workload="interactive-chat", sla={"tfft": {"p99": "1s"}}',
+            ("--llmperf-sla=ttft: {p99: 1s}",),
+            "test_suite.py:4: marker llmperf.tfft.p99: unknown metric 'tfft'; did you mean 'ttft'?",
+        ),
+        (
+            'workload="interactive-chat"',
+            ("--llmperf-sla=ttft: {p95: 2s, p99: 1s}",),
+            "--llmperf-sla: TTFT p95 <= 2s says nothing beside TTFT p99 <= 1s: p95 is never more than p99; are the two swapped? "
+            "At ttft.p95.",
+        ),
+        (
+            'workload="interactive-chat", sla="interactive-chat"',
+            ("-W", "error"),
+            "test_suite.py:4: marker llmperf: sla= asserts nothing: the test does not ask for the fixture sla",
+        ),
+    ],
+)
+def test_an_sla_that_no_test_asks_for(
+    pytester: pytest.Pytester, llmperf: Sessions, marker: str, option: tuple[str, ...], message: str
+) -> None:
+    pytester.makepyfile(test_suite=WITHOUT_SLA.format(marker=marker, judged="assert run"))
+    assert refusal(llmperf(*option)).startswith(message)
+
+
+def test_an_sla_that_asserts_nothing_is_a_warning(pytester: pytest.Pytester, llmperf: Sessions) -> None:
+    pytester.makepyfile(test_suite=WITHOUT_SLA.format(marker='workload="translation", sla="translation"', judged="assert run"))
+    result = llmperf("-k", "h100", "--collect-only")
+    assert result.ret == pytest.ExitCode.OK
+    assert result.stdout.str().count("LlmperfWarning: sla= asserts nothing") == 1
+
+
+def test_what_is_no_sla_is_told_in_the_test(pytester: pytest.Pytester, llmperf: Sessions) -> None:
+    judged = 'assert run.meets({"error_rate": "100%"})\n    run.meets("interactive-chta")'
+    pytester.makepyfile(test_suite=WITHOUT_SLA.format(marker='workload="interactive-chat"', judged=judged))
+    result = llmperf("-k", "gke_h100")
+    result.assert_outcomes(failed=1)
+    text = " ".join(result.stdout.str().split())
+    assert "ConfigError: run.meets(): unknown SLA 'interactive-chta' Did you mean 'interactive-chat'?" in text
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [

@@ -40,7 +40,7 @@ def test_repetitions_are_compared_together(
     first.assert_outcomes(passed=4 * cells)
     assert f"saved as baseline 0001_main: {3 * cells} of {3 * cells} runs" in first.stdout.str()
     assert sorted(run["node_id"].rpartition("-")[2] for run in results(pytester.path)["runs"]) == sorted(
-        ["1of3]", "2of3]", "3of3]"] * cells
+        ["run1of3]", "run2of3]", "run3of3]"] * cells
     )
     seeds = {run["seed"] for run in results(pytester.path)["runs"]}
     assert len(seeds) == 3 * cells, "no two repetitions share their requests"
@@ -49,7 +49,7 @@ def test_repetitions_are_compared_together(
     second = llmperf("--llmperf-compare", "--llmperf-compare-fail=tpot_p50:10%", *repeat, *slower, "-rf")
     second.assert_outcomes(passed=4 * cells - len(slower), failed=len(slower))
     if slower:
-        second.stdout.re_match_lines([r"- compared: 3 runs of this session with 3 runs of the baseline", r"FAILED .*-3of3\]"])
+        second.stdout.re_match_lines([r"- compared: 3 runs of this session with 3 runs of the baseline", r"FAILED .*-run3of3\]"])
     runs = results(pytester.path)["runs"]
     assert len(runs) == 3 * cells
     (document,) = [json.loads(path.read_text()) for path in (pytester.path / ".llmperf" / "saved").iterdir()]

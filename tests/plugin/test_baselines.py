@@ -13,7 +13,19 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.plugin.baseline_sessions import CELL, FIXTURE, GATE, REPEATED, Sessions, change, refused, results, stored, write
+from tests.plugin.baseline_sessions import (
+    CELL,
+    FIXTURE,
+    GATE,
+    REPEATED,
+    STALL,
+    Sessions,
+    change,
+    refused,
+    results,
+    stored,
+    write,
+)
 
 
 def own_environment() -> dict[str, str]:
@@ -139,6 +151,20 @@ def test_what_cannot_be_meant(arguments: list[str], problem: list[str], baseline
     assert "Traceback" not in error
 
 
+def test_workers_refuse_as_one_process_does(baseline: Path, llmperf: Sessions) -> None:
+    workers = ("-n", "3", "--dist", "loadgroup", "--llmperf-matrix=three")
+    (path,) = (baseline / ".llmperf" / "saved").iterdir()
+    (path.parent / "0002_damaged.json").write_bytes(path.read_bytes()[:1000])
+    for arguments, problem in (
+        (("--llmperf-compare=mian",), "--llmperf-compare: unknown saved session 'mian'"),
+        (("--llmperf-compare",), "0002_damaged.json: is no results document of version 1"),
+    ):
+        result = llmperf(*arguments, *workers)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        assert (result.stdout.str() + result.stderr.str()).count(problem) == 1
+    assert not stored(baseline)
+
+
 def test_without_a_saved_session(pytester: pytest.Pytester, llmperf: Sessions) -> None:
     write(pytester.path, REPEATED)
     none = llmperf("-k", "without_a_load", "--llmperf-save=main")
@@ -171,9 +197,9 @@ def test_a_changed_profile_is_refused(pytester: pytest.Pytester, llmperf: Sessio
     assert len(stored(pytester.path)) == 1
 
 
-INELIGIBLE = """
-import os, signal, threading, urllib.request
-from pathlib import Path
+INELIGIBLE = (
+    STALL
+    + """
 import pytest
 from pytest_llmperf import concurrency, constant
 from pytest_llmperf.experiment.sla import parse_sla
@@ -190,20 +216,11 @@ def test_broken(load):
     load(concurrency(4), "1s")
     assert 1 == 2
 
-def stop_the_worker_for_a_second(base_url):
-    running = b""
-    while b"num_requests_running" not in running or b" 0.0" in running:
-        lines = urllib.request.urlopen(base_url + "/metrics").read().splitlines()
-        running = next(line for line in lines if line.startswith(b"vllm:num_requests_running"))
-    children = [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
-    (worker,) = [pid for pid in children if b"pytest_llmperf.load.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    os.kill(worker, signal.SIGSTOP)
-    threading.Timer(1.0, os.kill, (worker, signal.SIGCONT)).start()
-
 def test_stalled(load, deployment, sla):
     threading.Thread(target=stop_the_worker_for_a_second, args=(deployment.endpoint.base_url,)).start()
     assert load(constant("20/s"), "1500ms").meets(sla)
 """
+)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds a load worker in /proc")

@@ -163,15 +163,34 @@ def test_calls_that_make_no_sense_load_nothing(
         'find_capacity(sla, "1/s", "2/s", precision="0%")': "'probe', 'precision' and 'max_probes' must be more than 0",
         'sweep([], "1s")': "needs a list of points",
         'sweep("4/s", "1s")': "needs a list of points",
+        'find_capacity(sla, "1/s", "2/s", arrivals="poison")': "unknown arrivals 'poison'",
+        'find_capacity(sla, "1/s", "2/s", max_probes=2.5)': "'max_probes' must be a whole number, not 2.5",
+        'find_capacity({"tfft": {"p50": "1s"}}, "1/s", "2/s")': "unknown metric 'tfft'",
+        'find_capacity(None, "1/s", "2/s")': "find_capacity(): takes an SLA, not NoneType",
         'sweep(["4/s", "8"], "1s")': "'8' is not a rate",
+        'sweep(5, "1s")': "needs a list of points",
+        'sweep(["4/s", 10], "1s")': "sweep(): 10 is no load profile",
+        'sweep(["5/s", concurrency(2)])': "sweep(): poisson 5/s never ends",
+        'load("4/s", "1s")': "load profile: '4/s' is no load profile",
     }
-    suite("\n".join(f"def test_{i}(find_capacity, sweep, sla):\n    {call}\n" for i, call in enumerate(calls)))
+    suite("\n".join(f"def test_{i}(find_capacity, sweep, load, sla):\n    {call}\n" for i, call in enumerate(calls)))
     result = llmperf()
     result.assert_outcomes(failed=len(calls))
     errors = [line for line in result.outlines if line.startswith("ConfigError")]
     for error, problem in zip(errors, calls.values(), strict=True):
         assert problem in error
     assert not stored(pytester)
+    assert '  Write poisson("10/s") or concurrency(10).' in result.outlines
+
+
+def test_limits_may_stand_for_an_sla(pytester: pytest.Pytester, llmperf: Sessions, suite: Callable[[str], None]) -> None:
+    suite("""
+def test_it(find_capacity, sweep):
+    assert find_capacity({"e2e": {"p50": "5s"}}, "20/s", "20/s", probe="1s").reaches("20/s")
+    assert len(sweep(["20/s"], "1s", until={"e2e": {"p50": "5s"}})) == 1
+""")
+    llmperf().assert_outcomes(passed=1)
+    assert sorted(run["label"] for run in stored(pytester)) == ["20/s", "poisson 20/s"]
 
 
 def test_a_slowed_variant_is_worse_and_its_deployment_goes(
@@ -237,11 +256,18 @@ def test_comparisons_that_cannot_be_deploy_nothing(llmperf: Sessions, suite: Cal
         '"default", "slowed", metric="tpot_p5O"': "tpot needs a statistic",
         '"default", "slowed", metric="error_rate"': "error rate is no metric of ratios",
         '"default", "slowed", metric=()': "needs a metric to judge",
-        '"default", "slowed", margin={"ttft_p50": "5%"}': "'margin' has none for tpot_p50",
+        '"default", "slowed", margin={"ttft_p50": "5%"}': "'margin' names 'ttft_p50', which is not judged",
+        '"default", "slowed", metric=("tpot_p50", "e2e_p50"), margin={"e2e_p50": "5%"}': "'margin' has none for tpot_p50",
         '"default", "slowed", margin="0%"': "the margin must be more than 0",
-        '"default", "slowed", pairs=2': "'pairs' must be from 3 to 30, not 2",
+        '"default", "slowed", pairs=2': "'pairs' must be a whole number from 3 to 30, not 2",
+        '"default", "slowed", pairs=3.5': "'pairs' must be a whole number from 3 to 30, not 3.5",
+        '"default", "slowed", margin={"tpot_p50": "5%", "tpot_p5": "5%"}': "'margin' names 'tpot_p5', which is not judged",
+        '"default", "slowed", margin=0.05': "0.05 is no margin",
+        '"default", "slowed", metric=5': "needs a metric to judge",
+        '"default", "slowed", metric=[5]': "5 is no metric",
+        '"default", "slowed", "4/s", "1s"': "compare_variants(): '4/s' is no load profile",
         '"default", "slowed"': "names no load profile",
-        '"default", "slowed", concurrency(2)': "concurrency 2 needs a duration",
+        '"default", "slowed", concurrency(2)': "concurrency 2 never ends",
         '"default", "slowed", concurrency(2), "5"': "'duration': '5' has no unit",
         '"default", "cramped"': "gke_h100_standalone_llama-3.2-3b_cramped: llama-3.2-3b in bf16 needs",
     }
@@ -251,7 +277,8 @@ def test_comparisons_that_cannot_be_deploy_nothing(llmperf: Sessions, suite: Cal
     errors = [line for line in result.outlines if line.startswith("ConfigError")]
     for error, problem in zip(errors, calls.values(), strict=True):
         assert problem in error
-    assert "Did you mean 'slowed'?" in result.stdout.str()
+    for meant in ("'slowed'", "'tpot_p50'"):
+        assert f"Did you mean {meant}?" in result.stdout.str()
     assert "ready after" not in result.stdout.str()
 
 

@@ -27,6 +27,14 @@ def test_key_of_a_distribution() -> None:
     assert metric_key("ttft_mean").quantile is None
 
 
+@pytest.mark.parametrize(
+    ("written", "statistic"), [("p50.0", "p50"), ("p99.90", "p99.9"), ("p05", "p5"), ("p99.999999", "p99.999999"), ("p10", "p10")]
+)
+def test_a_quantile_has_one_key_however_it_is_written(written: str, statistic: str) -> None:
+    assert metric_key("ttft", written) == metric_key(f"ttft_{written}") == metric_key("ttft", statistic)
+    assert metric_key("ttft", written).statistic == statistic
+
+
 def test_key_of_a_scalar() -> None:
     key = metric_key("error_rate")
     assert (key.name, key.title, key.quantile) == ("error_rate", "error rate", None)

@@ -201,6 +201,12 @@ def test_the_more_specific_override_wins(hardware: str, model: str, changed: dic
         ({"goodput": {"within": {"ttft": "1s"}}}, "goodput", "needs 'min'"),
         ({"goodput": {"mim": "9%", "within": {"ttft": "1s"}}}, "goodput.mim", "did you mean 'min'?"),
         ({"goodput": {"targe": "9%"}}, "goodput.targe", "did you mean 'target'?"),
+        (
+            {"goodput": {"target": "99%", "acceptable": "95%", "within": {"ttft": "1s"}}},
+            "goodput.target",
+            "the grades of goodput stand below 'min': write min: {target: 99%, acceptable: 95%}",
+        ),
+        ({"goodput": {"min": "95%", "poor": "9%"}}, "goodput.poor", "write min: {poor: 9%}"),
         ({"goodput": {"min": "95%", "within": {}}}, "goodput.within", "not an empty mapping"),
         ({"goodput": {"min": "95%", "within": "1s"}}, "goodput.within", "not '1s'"),
         ({"goodput": {"min": "95%", "within": {"itl": "1s"}}}, "goodput.within.itl", "known: ttft, tpot, e2e, service_ttft"),
@@ -220,6 +226,33 @@ def test_the_more_specific_override_wins(hardware: str, model: str, changed: dic
         ({"ttft": {"p99": "200m"}}, "ttft.p99", "'200m' is 200 minutes; did you mean '200ms'?"),
         ({"e2e": {"p99": "2h"}}, "e2e.p99", "'2h' is more than an hour"),
         ({"ttft": {"p99": ">= 1s"}}, "ttft.p99", "TTFT p99 is better when lower: write '<= 1s'"),
+        ({"ttft": "1s"}, "ttft", "ttft needs a statistic: write ttft: {p99: 1s}"),
+        ({"itl": None}, "itl", "itl needs a statistic: write itl: {p99: 1s}"),
+        ({"TTFT_P99": "1s"}, "TTFT_P99", "unknown metric 'TTFT_P99'; did you mean 'ttft_p99'?"),
+        ({"TTFT_P99": {"target": "1s"}}, "TTFT_P99.target", "did you mean 'ttft_p99'?"),
+        ({"tfft_p95": "1s"}, "tfft_p95", "did you mean 'ttft_p95'?"),
+        ({"tfft": "1s"}, "tfft", "did you mean 'ttft'?"),
+        ({"p99": "1s"}, "p99", "unknown metric 'p99' (known: "),
+        ({"error_rate_p99": "1%"}, "error_rate_p99", "error_rate has one value a run"),
+        ({"ttft": {"p99": "1s"}, "goodput": 1}, "goodput", "write '100%' or '1%'"),
+        # Limits that could never decide.
+        (
+            {"ttft": {"p99": "1s", "p95": "2s"}},
+            "ttft.p95",
+            "TTFT p95 <= 2s says nothing beside TTFT p99 <= 1s: p95 is never more than p99; are the two swapped?",
+        ),
+        ({"itl": {"max": "1s"}, "itl_p99.9": "1.1s"}, "itl_p99.9", "ITL p99.9 <= 1.1s says nothing beside ITL max <= 1s"),
+        ({"e2e": {"min": "2s", "p50": "1s"}}, "e2e.min", "E2E min <= 2s says nothing beside E2E p50 <= 1s"),
+        (
+            {"ttft": {"p50": {"target": "1s", "acceptable": "4s"}, "p99": {"target": "2s", "acceptable": "3s"}}},
+            "ttft.p50",
+            "TTFT p50 <= 4s says nothing beside TTFT p99 <= 3s (acceptable)",
+        ),
+        (
+            {"error_rate": "1%", "hardware": {"h100": {"ttft": {"p50": "2s", "p99": "1s"}}}},
+            "hardware.h100.ttft.p50",
+            "TTFT p50 <= 2s says nothing",
+        ),
         # Overrides.
         ({"hardware": {"h100": {"error_rate": "1%"}}}, "", "at least one limit that holds in every cell"),
         ({"error_rate": "1%", "hardware": "h100"}, "hardware", "must be a mapping of hardware names to limits"),
@@ -238,6 +271,32 @@ def test_a_bad_entry_leads_to_itself_and_says_what_was_meant(document: dict[str,
         parse_sla("mine", document)
     assert ".".join(caught.value.path) == path
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"ttft": {"p95": "1s", "p99": "1s", "max": "1s"}},
+        {"ttft": {"mean": "2s", "p99": "1s"}},
+        {"ttft": {"p99": "1s"}, "service_ttft": {"p95": "2s"}},
+        # Only p95 says what is acceptable.
+        {"ttft": {"p95": {"target": "500ms", "acceptable": "2s"}, "p99": "1s"}},
+        # Where the server is fast, p99 alone is tightened.
+        {"ttft": {"p95": "500ms", "p99": "1s"}, "hardware": {"h100": {"ttft": {"p99": "400ms"}}}},
+    ],
+)
+def test_limits_that_may_stand_side_by_side(document: dict[str, object]) -> None:
+    sla = parse_sla("mine", document)
+    assert {threshold.key.metric.name for threshold in sla.thresholds} <= {"ttft", "service_ttft"}
+    assert len(sla.thresholds) >= 2
+
+
+def test_the_limits_of_a_line_are_the_same_at_every_gate() -> None:
+    (graded,) = parse_sla("mine", {"ttft_p99": FULL}).thresholds
+    assert graded.limits == graded.at("acceptable").limits == {"target": 1.0, "acceptable": 3.0, "poor": 5.0}
+    assert list(graded.limits) == ["target", "acceptable", "poor"]
+    (bare,) = parse_sla("mine", {"ttft_p99": "1s"}).thresholds
+    assert bare.limits == {"target": 1.0}
 
 
 @pytest.mark.parametrize("limit", ["60m", "1h", "59m"])

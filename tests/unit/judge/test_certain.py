@@ -13,6 +13,7 @@ from pytest_llmperf.judge.replay import sizes_before
 from pytest_llmperf.judge.ruling import judge_run
 from pytest_llmperf.judge.verdict import Check, Outcome, Verdict
 from pytest_llmperf.load.records import LoadResult
+from pytest_llmperf.measure.compute import measure
 from pytest_llmperf.measure.run import Steadiness, Stopped
 from tests.unit.judge.loads import RATE, answered, loaded, queue, run, sla, spread
 from tests.unit.measure.logs import Asked, failed, streamed
@@ -114,6 +115,87 @@ def test_failures_exceed_every_latency() -> None:
     lines.append({"goodput": {"min": "95%", "within": {"e2e": "9s"}}})
     for document in lines:
         assert verdict(answered([0.1] * 3000, failing=failing), document).outcome is Outcome.FAIL
+
+
+def failing_at_random(n: int, share: float, *, gap_s: float = 0.02, tokens: int = 4) -> LoadResult:
+    bad = np.flatnonzero(np.random.default_rng(1).random(n) < share)
+    return answered([0.1] * n, gap_s=gap_s, tokens=tokens, failing=bad.tolist())
+
+
+def test_a_mean_is_not_kept_by_failing() -> None:
+    document: dict[str, object] = {"ttft": {"mean": "1s"}}
+    assert only(failing_at_random(3000, 0.0), document).outcome is Outcome.PASS
+    for share in (0.001, 0.3, 0.9, 0.99):
+        for policy in Policy:
+            (check,) = judge_run(run(failing_at_random(3000, share)), sla(document), policy).checks
+            assert check.outcome is Outcome.INCONCLUSIVE
+            assert check.note.endswith(" of 3,000 requests failed and have no value: judge a percentile, or limit error_rate too")
+            assert check.estimate.value == pytest.approx(0.1)
+    assert only(failing_at_random(3000, 0.3), {"itl": {"mean": "1s"}}).outcome is Outcome.INCONCLUSIVE
+
+
+def test_a_mean_stands_where_another_limit_answers_for_what_failed() -> None:
+    checks = verdict(failing_at_random(3000, 0.3), {"ttft": {"mean": "1s"}, "error_rate": "5%"}).checks
+    assert [check.outcome for check in checks] == [Outcome.PASS, Outcome.FAIL]
+
+
+def test_a_mean_of_the_answered_that_is_beyond_the_limit_is_missed_whatever_failed() -> None:
+    assert only(failing_at_random(3000, 0.3), {"ttft": {"mean": "50ms"}}).outcome is Outcome.FAIL
+
+
+def test_a_mean_is_missed_where_all_failed() -> None:
+    for name in ("ttft", "itl"):
+        check = only(answered([0.1] * 400, failing=range(400)), {name: {"mean": "1s"}})
+        assert (check.outcome, check.note) == (Outcome.FAIL, "all of 400 requests failed")
+    few = only(answered([0.1] * 10, failing=range(10)), {"ttft": {"mean": "1s"}})
+    assert few.outcome is Outcome.INCONCLUSIVE
+    assert few.note.startswith("too few independent samples: needs about 190 more requests")
+
+
+def test_a_failed_request_is_beyond_every_maximum() -> None:
+    hung = [replace(failed(i / RATE), end_s=i / RATE + 120.0) if i == 5 else streamed(i / RATE, 0.1) for i in range(800)]
+    for policy in Policy:
+        found = judge_run(run(loaded(hung)), sla({"e2e": {"max": "60s"}}), policy)
+        assert found.outcome is Outcome.FAIL
+        assert found.reasons[0].startswith("E2E max is inf, required <= 1m: 1 of 800 requests ")
+
+
+def test_a_third_of_requests_that_failed_is_a_third_of_the_gaps() -> None:
+    result = failing_at_random(6000, 0.3, tokens=128)
+    for policy in Policy:
+        found = judge_run(run(result), sla({"itl": {"p99": "50ms", "p80": "50ms", "p60": "50ms"}}), policy)
+        assert [check.outcome for check in found.checks] == [Outcome.FAIL, Outcome.FAIL, Outcome.PASS], found.checks
+
+
+@pytest.mark.parametrize(
+    ("document", "outcome"),
+    [({"cost_per_mtok": "$0"}, Outcome.FAIL), ({"cost_per_mtok": "$100"}, Outcome.PASS)],
+    ids=str,
+)
+def test_what_costs_something_does_not_cost_nothing(document: dict[str, object], outcome: Outcome) -> None:
+    check = only(answered(spread(1600), tokens=20), document)
+    assert check.estimate.value > 0
+    assert check.outcome is outcome, check.note
+    free = replace(run(answered(spread(1600), tokens=20)), steadiness=CALM)
+    free = replace(free, metrics=measure(free.result, price_per_hour=0.0))
+    assert judge_certain(free, sla({"cost_per_mtok": "$0"})).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize("document", [{"output_tokens_per_s": 10}, {"request_rate": "1/s"}, {"cost_per_mtok": "$2"}], ids=str)
+def test_a_dead_server_misses_every_flow(document: dict[str, object]) -> None:
+    dead = only(answered([0.1] * 600, failing=range(600)), document)
+    assert (dead.outcome, dead.note) == (Outcome.FAIL, "nothing arrived in the 59.9s of the window")
+    # As it would by the handful that a dying one still answers.
+    dying = only(answered([0.1] * 600, failing=set(range(600)) - {100, 250, 251, 480}), document)
+    assert dying.outcome is Outcome.FAIL, dying.note
+
+
+def test_little_that_arrived_is_not_too_little_where_the_limit_asks_for_less_or_answers_take_long() -> None:
+    dead = answered([0.1] * 600, failing=range(600))
+    assert only(dead, {"request_rate": "0.3/s"}).note == "too few independent samples: only 0 arrived in the window"
+    long = loaded([Asked(i / RATE, (), end_s=i / RATE + 90, output_tokens=50) for i in range(600)])
+    assert only(long, {"request_rate": "1/s"}).note == "too few independent samples: only 0 arrived in the window"
+    assert only(long, {"output_tokens_per_s": 10}).outcome is Outcome.INCONCLUSIVE
 
 
 def test_bursts_of_gaps_count_by_request_and_by_gap() -> None:

@@ -117,7 +117,16 @@ def test_a_candidate_that_always_fails_is_worse_and_one_that_sometimes_does_cann
     mixed = judge_pairs([math.inf, 0.0, 0.0, 0.0, 0.0], MARGIN, 5)
     assert mixed.outcome is Outcome.INCONCLUSIVE
     assert mixed.note.startswith("in 1 of 5 pairs")
-    assert judge_pairs([-math.inf] * 5, MARGIN, 5).outcome is Outcome.INCONCLUSIVE
+
+
+def test_a_base_that_always_fails_is_no_better_and_one_that_sometimes_does_cannot_be_told() -> None:
+    assert judge_pairs([-math.inf] * 2, MARGIN, 8).outcome is None
+    better = judge_pairs([-math.inf] * 3, MARGIN, 8)
+    assert (better.outcome, better.ratio) == (Outcome.PASS, 0.0)
+    assert better.note == "in 3 of 3 pairs the base is infinitely worse: its requests failed"
+    mixed = judge_pairs([-math.inf, -math.inf, 0.0, math.inf, 0.0], MARGIN, 5)
+    assert mixed.outcome is Outcome.INCONCLUSIVE
+    assert mixed.note.startswith("in 1 of 5 pairs so many requests failed that it is inf; in 2 of 5 pairs the base is")
 
 
 def test_nan_and_margins_of_nothing_are_refused() -> None:

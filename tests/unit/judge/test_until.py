@@ -140,6 +140,14 @@ def test_certainty_fails_a_moderate_miss_that_counting_leaves_open() -> None:
     assert counted.at_s > 3 * certain.at_s
 
 
+def test_one_failed_request_fails_a_maximum_at_once() -> None:
+    result = answered([0.1] * 600, failing=[100])
+    for policy in Policy:
+        settled = settle(result, {"e2e": {"max": "60s"}}, policy)
+        assert settled is not None
+        assert (settled.outcome, settled.at_s) == (Outcome.FAIL, 11.0)
+
+
 def test_one_request_beyond_a_maximum_fails_a_certain_load_at_once() -> None:
     settled = settle(answered([0.1] * 50 + [3.0] + [0.1] * 200), {"ttft": {"max": "1s"}}, Policy.CERTAIN)
     assert settled is not None

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_llmperf.experiment.sla import Sla, Threshold, parse_sla
+from pytest_llmperf.experiment.sla import Gate, Sla, Threshold, parse_sla
 from pytest_llmperf.judge.verdict import Check, Outcome, Verdict, judge, request_limits, samples_needed
 from pytest_llmperf.load.records import Outcome as Ended
 from pytest_llmperf.measure.compute import Metrics, measure
@@ -131,6 +131,28 @@ def test_a_mean_needs_a_few_and_an_extreme_is_certain_once_missed() -> None:
     assert judge(answered(2, slow=1), sla({"ttft": {"max": "1s"}})).outcome is Outcome.FAIL
 
 
+def test_a_mean_of_the_answered_alone_is_not_kept() -> None:
+    check = only(judge(answered(299, failures=1), sla({"e2e": {"mean": "9s"}})))
+    assert check.outcome is Outcome.INCONCLUSIVE
+    assert check.note == "1 of 300 requests failed and have no value: judge a percentile, or limit error_rate too"
+    assert judge(answered(299, failures=1), sla({"e2e": {"mean": "1ms"}})).outcome is Outcome.FAIL
+    assert judge(answered(0, failures=5), sla({"e2e": {"mean": "9s"}})).outcome is Outcome.FAIL
+
+
+def test_a_mean_stands_where_another_limit_answers_for_what_failed() -> None:
+    some_failed = answered(299, failures=1)
+    assert judge(some_failed, sla({"e2e": {"mean": "9s"}, "error_rate": "1%"})).outcome is Outcome.PASS
+    mean, errors = judge(some_failed, sla({"e2e": {"mean": "9s"}, "error_rate": "0.1%"})).checks
+    assert (mean.outcome, errors.outcome) == (Outcome.PASS, Outcome.FAIL)
+
+
+def test_a_request_that_failed_misses_every_maximum() -> None:
+    verdict = judge(answered(299, failures=1), sla({"e2e": {"max": "9s"}}))
+    assert verdict.outcome is Outcome.FAIL
+    assert verdict.reasons == ("E2E max is inf, required <= 9s: 1 of 300 requests failed and count as never answered",)
+    assert judge(answered(1, failures=1), sla({"e2e": {"max": "9s"}})).outcome is Outcome.FAIL
+
+
 def test_higher_is_better_is_judged_the_other_way_round() -> None:
     metrics = answered(100)  # 200 tokens in 1,000 s
     assert judge(metrics, sla({"output_tokens_per_s": 0.2})).outcome is Outcome.PASS
@@ -195,9 +217,36 @@ def test_a_miss_that_the_client_may_have_caused_is_invalid(
 
 def test_a_client_that_may_have_caused_one_miss_of_two_excuses_neither() -> None:
     metrics = replace(answered(299), client_delay=ClientDelay(sending_s=0.009, reading_s=0.009))
-    narrowly, by_far = {"ttft": {"p50": "90ms"}}, {"ttft": {"p50": "90ms", "p95": "50ms"}}
+    narrowly, by_far = {"ttft": {"p50": "90ms"}}, {"ttft": {"p50": "50ms", "p95": "90ms"}}
     assert judge(metrics, sla(narrowly)).outcome is Outcome.INVALID
     assert judge(metrics, sla(by_far)).outcome is Outcome.FAIL
+
+
+@pytest.mark.parametrize(
+    ("document", "slow", "outcome"),
+    [
+        # Every request took 100 ms to its first token, of which up to 18 ms are the client's.
+        ({"goodput": {"min": "95%", "within": {"ttft": "90ms"}}}, 0, Outcome.INVALID),
+        ({"goodput": {"min": "95%", "within": {"ttft": "80ms"}}}, 0, Outcome.FAIL),
+        ({"goodput": {"min": "95%", "within": {"ttft": "90ms"}}}, 14, Outcome.INVALID),
+        ({"goodput": {"min": "95%", "within": {"ttft": "90ms"}}}, 15, Outcome.FAIL),
+        ({"goodput": {"min": "95%", "within": {"tpot": "99ms"}}}, 0, Outcome.FAIL),
+        ({"goodput": {"min": "95%", "within": {"ttft": "101ms"}}}, 0, Outcome.PASS),
+        ({"ttft": {"p50": "90ms"}, "goodput": "95%"}, 0, Outcome.INVALID),
+        ({"ttft": {"p50": "90ms"}, "goodput": "95%", "error_rate": "0%"}, 0, Outcome.INVALID),
+        ({"ttft": {"p50": "90ms"}, "goodput": "95%", "request_rate": "9/s"}, 0, Outcome.FAIL),
+    ],
+)
+def test_a_miss_of_goodput_that_the_client_may_have_caused_is_invalid(
+    document: Mapping[str, object], slow: int, outcome: Outcome
+) -> None:
+    metrics = replace(answered(299, slow), client_delay=ClientDelay(sending_s=0.009, reading_s=0.009))
+    verdict = judge(metrics, sla(document))
+    assert verdict.outcome is outcome
+    if outcome is Outcome.INVALID:
+        (reason,) = (reason for reason in verdict.reasons if reason.startswith("goodput"))
+        good = {0: "100%", 14: "95.3%"}[slow]
+        assert reason.startswith("goodput >= 95%: measured 0%, which without what the client's own delay may be would be " + good)
 
 
 def test_a_metric_the_load_cannot_have_is_inconclusive_and_says_why() -> None:
@@ -215,11 +264,26 @@ def test_goodput_is_held_against_the_limits_of_the_same_sla() -> None:
     assert judge(metrics, sla({**document, "goodput": "91%"})).checks[1].outcome is Outcome.FAIL
 
 
+@pytest.mark.parametrize("gate", ["target", "acceptable"])
+def test_a_request_is_good_by_the_targets_whatever_the_gate(gate: Gate) -> None:
+    document = {
+        "ttft": {"p99": {"target": "1s", "acceptable": "3s"}},
+        "goodput": {"target": "99%", "acceptable": "95%", "poor": "85%"},
+    }
+    # 10 % take 2 s: not good by the target, good by what is acceptable.
+    verdict = judge(answered(300, slow=30), sla(document).at(gate))
+    latency, goodput = verdict.checks
+    assert (latency.grade, goodput.grade) == ("acceptable", "poor")
+    assert goodput.estimate.value == pytest.approx(0.9)
+    assert verdict.outcome is Outcome.FAIL
+    assert request_limits(sla(document).at(gate).thresholds) == {"ttft": 1.0}
+
+
 def test_goodput_within_a_latency_that_no_answer_has_is_inconclusive() -> None:
     whole = metrics_of(*(Asked(1.0, end_s=31.0, output_tokens=5) for _ in range(300)))
     check = only(judge(whole, sla({"goodput": {"min": "95%", "within": {"ttft": "1s"}}})))
     assert check.outcome is Outcome.INCONCLUSIVE
-    assert "no request has one of the latencies" in check.note
+    assert "fewer than half of the answers have one of the latencies" in check.note
 
 
 def test_goodput_with_limits_of_its_own_is_held_against_those() -> None:

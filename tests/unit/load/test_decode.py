@@ -204,7 +204,11 @@ def test_endings(body: bytes, end: WireEnd, status: int, outcome: Outcome, error
         ({"choices": [{"text": "a b"}], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}, Outcome.OK, [2]),
         ({"choices": [{"text": "a"}], "usage": {"completion_tokens": 70_000}}, Outcome.OK, [65_535, 4_465]),
         ({"choices": [{"text": "a"}]}, Outcome.OK, [1]),
+        ({"choices": [{"message": {"content": ""}}], "usage": {"completion_tokens": 3}}, Outcome.OK, [3]),
         ({"choices": []}, Outcome.MALFORMED, []),
+        ({"choices": [7]}, Outcome.MALFORMED, []),
+        ({"choices": [{"finish_reason": "stop"}]}, Outcome.MALFORMED, []),
+        ({"choices": [{"finish_reason": "stop"}], "usage": {"completion_tokens": 3}}, Outcome.MALFORMED, []),
         ({"error": {"type": "E"}}, Outcome.SERVER_ERROR_EVENT, []),
         ([], Outcome.MALFORMED, []),
     ],
@@ -215,6 +219,25 @@ def test_an_answer_in_one_piece(document: object, outcome: Outcome, tokens: list
     assert response.outcome is outcome
     assert response.chunk_tokens.tolist() == tokens
     assert set(response.chunk_s.tolist()) <= {2.0}
+
+
+@pytest.mark.parametrize(
+    "choice", [{"text": ""}, {"text": "", "finish_reason": "stop"}, {"text": "a"}, {"finish_reason": "stop"}, 7], ids=str
+)
+@pytest.mark.parametrize("tokens", [None, 0, 1, 3])
+def test_an_answer_is_the_same_in_one_piece_as_streamed(choice: object, tokens: int | None) -> None:
+    document: dict[str, object] = {"choices": [choice]}
+    if tokens is not None:
+        document["usage"] = {"prompt_tokens": 5, "completion_tokens": tokens}
+    body = json.dumps(document).encode()
+
+    def decoded(body: bytes, *, stream: bool) -> Response:
+        return decode(RawResponse(body, [1.0], [len(body)], WireEnd.COMPLETE, 1.0, 200), "completions", stream=stream)
+
+    whole, streamed = decoded(body, stream=False), decoded(b"data: " + body + b"\n\n" + DONE, stream=True)
+    assert (whole.outcome, whole.chunk_tokens.tolist()) == (streamed.outcome, streamed.chunk_tokens.tolist())
+    if isinstance(choice, dict):
+        assert (whole.error, whole.output_tokens) == (streamed.error, streamed.output_tokens)
 
 
 def test_events_of_several_lines() -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_llmperf.errors import ConfigError
-from pytest_llmperf.experiment.profile import Concurrency, Constant, LoadProfile, Poisson
-from pytest_llmperf.experiment.records import Lengths, SharedPrefix, Turns
+from pytest_llmperf.errors import ConfigError, Where
+from pytest_llmperf.experiment.profile import Concurrency, Constant, LoadProfile, Poisson, TraceReplay
+from pytest_llmperf.experiment.records import Lengths, NamedProfile, SharedPrefix, Turns
 from pytest_llmperf.load.lengths import sample_length
-from pytest_llmperf.load.plan import plan_load
+from pytest_llmperf.load.plan import check_profile, plan_load
 from tests.unit.load.loads import WORKLOAD, workload
 
 CHAT = workload(
@@ -102,6 +104,31 @@ def test_prefix_groups_are_all_used() -> None:
 def test_what_cannot_be_planned(profile: LoadProfile, duration_s: float | None, count: int | None, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         plan_load(profile, WORKLOAD, duration_s, seed=1, warmup_s=0, max_requests=count)
+
+
+@pytest.mark.parametrize(
+    ("profile", "what", "meant"),
+    [
+        ("4/s", "'4/s' is no load profile", 'Write poisson("4/s") or constant("4/s").'),
+        (5, "5 is no load profile", 'Write poisson("5/s") or concurrency(5).'),
+        ("steady", "'steady' is no load profile", 'Write poisson("4/s"), constant("4/s"), concurrency(8) or trace("file.csv").'),
+        (None, "None is no load profile", 'Write poisson("4/s")'),
+        (True, "True is no load profile", 'Write poisson("4/s")'),
+    ],
+)
+def test_what_is_no_load_profile(profile: object, what: str, meant: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan_load(cast(LoadProfile, profile), WORKLOAD, None, seed=1, warmup_s=0)
+    assert str(caught.value).startswith(f"load profile: {what}\n  {meant}")
+
+
+def test_which_profiles_end_by_themselves() -> None:
+    where = Where(key="sweep()")
+    check_profile(TraceReplay(Path("trace.csv")), False, where)
+    check_profile(NamedProfile("soak", "poisson", 60.0, rate=1.0), False, where)
+    check_profile(Poisson(1.0), True, where)
+    with pytest.raises(ConfigError, match=r"sweep\(\): poisson 1/s never ends\n  Give a duration"):
+        check_profile(Poisson(1.0), False, where)
 
 
 def test_a_count_without_a_duration() -> None:

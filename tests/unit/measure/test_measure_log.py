@@ -44,7 +44,7 @@ def test_counted_are_requests_scheduled_in_the_window_that_are_no_warmup() -> No
     )
     assert metrics.counts == RequestCounts(total=4, ok=2, failed=1, cancelled=1, warmup=1)
     assert metrics.counts.ended == 3
-    assert value(metrics, "ttft_max") == pytest.approx(0.3)
+    assert sorted(metrics.distributions["ttft"].values) == pytest.approx([0.1, 0.3])
     assert value(metrics, "error_rate") == pytest.approx(1 / 3)
 
 
@@ -52,23 +52,49 @@ def test_a_warmup_request_inside_the_window_is_not_counted_either() -> None:
     assert measured(streamed(2.0, 0.1, warmup=True)).counts == RequestCounts(0, 0, 0, 0, warmup=1)
 
 
-def test_a_failed_request_is_an_infinite_latency_in_quantiles_and_absent_from_mean_and_max() -> None:
+def test_a_failed_request_is_an_infinite_latency_in_quantiles_and_max_and_absent_from_mean_and_min() -> None:
     metrics = measured(*(streamed(i / 10, 0.1 + i / 100) for i in range(9)), failed(5.0))
     assert value(metrics, "ttft_p90") == pytest.approx(0.18)
     for name in ("ttft", "tpot", "itl", "e2e", "service_ttft", "service_e2e"):
         assert value(metrics, f"{name}_p99") == math.inf
-        assert math.isfinite(value(metrics, f"{name}_max"))
+        assert value(metrics, f"{name}_max") == math.inf
     assert value(metrics, "ttft_mean") == pytest.approx(0.14)
-    assert value(metrics, "ttft_max") == pytest.approx(0.18)
     assert value(metrics, "ttft_min") == pytest.approx(0.10)
     assert metrics.exceedances(metric_key("ttft_p99"), 0.165) == 3
+
+
+def test_a_mean_says_what_it_leaves_out() -> None:
+    some = measured(streamed(1.0, 0.1), failed(2.0), failed(3.0))
+    assert some.left_out(metric_key("e2e_mean")) == (
+        "2 of 3 requests failed and have no value: judge a percentile, or limit error_rate too"
+    )
+    assert some.left_out(metric_key("e2e_max")) == some.left_out(metric_key("error_rate")) == ""
+    assert measured(streamed(1.0, 0.1)).left_out(metric_key("e2e_mean")) == ""
+
+
+def test_a_failed_request_is_as_many_gaps_as_an_answered_one_has() -> None:
+    # 3 of 10 failed, each answer has 100 gaps: 30 % of the gaps never ended.
+    metrics = measured(*(streamed(i / 10, 0.1, 0.02, 101) for i in range(7)), *(failed(1.0 + i) for i in range(3)))
+    gaps = metrics.distributions["itl"]
+    assert (gaps.failures, gaps.samples) == (300, 10)
+    assert value(metrics, "itl_p70") == pytest.approx(0.02)
+    assert value(metrics, "itl_p71") == math.inf
+    assert metrics.exceedances(metric_key("itl_p99"), 0.05) == 3
+
+
+def test_equal_to_a_limit_by_rounding_is_not_beyond_it() -> None:
+    # 0.1 + i / 10 - i / 10 is a little more than 0.1 for most i.
+    metrics = measured(*(streamed(i / 10, 0.1) for i in range(50)))
+    assert max(metrics.latencies["ttft"]) > 0.1
+    assert metrics.goodput({"ttft": 0.1}).value == 1.0
+    assert metrics.exceedances(metric_key("ttft_p95"), 0.1) == 0
 
 
 def test_a_truncated_answer_is_a_failure_however_fast_its_first_token_was() -> None:
     cut = Asked(1.0, ((1.1, 1), (1.2, 1)), outcome=Outcome.TRUNCATED, error="truncated")
     metrics = measured(cut, streamed(2.0, 0.5))
     assert value(metrics, "ttft_p99") == math.inf
-    assert value(metrics, "ttft_max") == pytest.approx(0.5)
+    assert metrics.distributions["ttft"].values == pytest.approx([0.5])
     assert metrics.errors == {"truncated": 1}
 
 
@@ -99,6 +125,17 @@ def test_tpot_needs_two_tokens_and_one_token_is_no_failure_of_it() -> None:
     both = measured(single, streamed(2.0, 0.1, gap_s=0.2, tokens=3))
     assert value(both, "tpot_max") == pytest.approx(0.2)
     assert both.estimate(metric_key("tpot_p50")).samples == 1
+
+
+@pytest.mark.parametrize("chunks", [((6.0, 128),), ((6.0, 1),) * 128], ids=["one chunk", "many at once"])
+def test_an_answer_that_arrived_at_one_instant_has_neither_tpot_nor_itl(chunks: tuple[tuple[float, int], ...]) -> None:
+    buffered = Asked(1.0, chunks)
+    both = measured(buffered, streamed(2.0, 0.1, gap_s=0.2, tokens=3))
+    for name in ("tpot", "itl"):
+        assert not measured(buffered).estimate(metric_key(f"{name}_p50")).is_known
+        assert value(both, f"{name}_min") == pytest.approx(0.2)
+        assert both.estimate(metric_key(f"{name}_p50")).samples == 1
+    assert not measured(buffered, buffered, streamed(2.0, 0.1)).goodput({"tpot": 0.1}).is_known
 
 
 def test_an_answer_without_tokens_has_an_end_but_no_first_token() -> None:
@@ -190,6 +227,9 @@ def test_goodput_counts_requests_that_meet_every_limit() -> None:
     )
     assert metrics.goodput({"ttft": 0.5, "tpot": 0.1}).value == pytest.approx(2 / 5)
     assert metrics.goodput({"ttft": 0.5}).value == pytest.approx(3 / 5)
+    assert metrics.goodput({"tpot": 0.1}).value == pytest.approx(3 / 5)
+    mostly_single = measured(streamed(1.0, 0.1), *(Asked(2.0 + i, ((2.1 + i, 1),)) for i in range(2)))
+    assert not mostly_single.goodput({"tpot": 0.1}).is_known
     assert not metrics.goodput({}).is_known
     assert not metrics.estimate(metric_key("goodput")).is_known
 

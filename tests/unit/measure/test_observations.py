@@ -127,9 +127,9 @@ def test_gaps_beyond_a_limit_have_the_share_that_the_itl_has() -> None:
         Asked(4.0, ((4.1, 1), (4.2, 1), (4.3, 1))),
     ]
     series = gaps_beyond(result_of(requests), 0.5)
-    # Seven gaps, the one that never ended among them; three are beyond.
+    # Six gaps of four answers, two of them beyond; the request that failed is 1.5 more.
     assert series.scheduled_s.tolist() == [0.0, 2.0, 3.0, 4.0]
-    assert series.exceeds.mean() == pytest.approx(3 / 7)
+    assert series.exceeds.mean() == pytest.approx(3.5 / 7.5)
     assert series.values.tolist() == pytest.approx([0.3, 0.6, math.inf, 0.1])
     estimate = measure(result_of(requests), price_per_hour=None).estimate(metric_key("itl_p50"))
     assert estimate.samples == 4

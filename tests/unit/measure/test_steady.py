@@ -15,8 +15,8 @@ from pytest_llmperf.measure.compute import measure
 from pytest_llmperf.measure.observations import observations
 from pytest_llmperf.measure.run import Steadiness
 from pytest_llmperf.measure.steady import (
-    backlog_grows,
     backlog_growth,
+    backlog_rises,
     is_speeding_up,
     is_warming_up,
     overload_since,
@@ -60,7 +60,7 @@ def test_backlogs_agree_with_the_reference(reference: ModuleType, seed: int) -> 
     rng = np.random.default_rng(seed)
     steps = rng.normal(size=1500) + (seed % 4) * 0.03
     in_flight = np.maximum.accumulate(-np.minimum(np.cumsum(steps), 0)) + np.cumsum(steps)
-    assert backlog_grows(in_flight) == reference.saturated_now(in_flight.tolist())
+    assert backlog_rises(in_flight) == reference.saturated_now(in_flight.tolist())
 
 
 def test_values_without_a_logarithm_are_passed_over() -> None:

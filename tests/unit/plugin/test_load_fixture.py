@@ -7,17 +7,19 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from pytest_llmperf.deploy.sim import SimDeployment, SimTarget
-from pytest_llmperf.errors import DeployError, LoadError
+from pytest_llmperf.errors import ConfigError, DeployError, LoadError
 from pytest_llmperf.experiment.catalog import builtin_directory, load_catalog
 from pytest_llmperf.experiment.matrix import expand
 from pytest_llmperf.experiment.profile import constant
 from pytest_llmperf.load.options import LoadProgress
-from pytest_llmperf.plugin.load import Load
+from pytest_llmperf.plugin.cells import sla_given
+from pytest_llmperf.plugin.load import Load, SlaMissError
 from pytest_llmperf.plugin.progress import ProgressLine
 from pytest_llmperf.plugin.recorder import Recorder
 
@@ -71,6 +73,7 @@ def load_on(
         price_per_hour=None,
         keep=recorder.keep,
         progress=Assassin(strike),
+        read_sla=partial(sla_given, catalog=CATALOG, gate="acceptable"),
     )
 
 
@@ -91,6 +94,36 @@ def test_seeds_are_the_same_in_every_session_and_different_in_every_load(standin
         *seeds(load_on(standing, recorder, seed=1)),
     ]
     assert len({*first, *others}) == 12
+
+
+GRADED = {"e2e": {"p50": {"target": "1ms", "acceptable": "30s"}}}
+
+
+def test_a_run_is_held_against_limits_and_named_slas_too(standing: SimDeployment, tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+    load = load_on(standing, recorder)
+    run = load(constant("20/s"), "1s", warmup="0s", until=GRADED)
+    assert run.meets(GRADED)
+    (document,) = recorder.drain()
+    assert document.sla is not None
+    assert (document.sla.name, document.sla.gate) == ("inline", "acceptable")
+    assert run.judge("classification").sla_name == "classification"
+    with pytest.raises(SlaMissError):
+        run.meets({"e2e": {"p50": "1us"}})
+    with pytest.raises(ConfigError, match=r"run\.meets\(\): unknown SLA 'clasification'\n  Did you mean 'classification'"):
+        run.meets("clasification")
+    with pytest.raises(ConfigError, match=r"run\.judge\(\): takes an SLA, not int"):
+        run.judge(1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("until", ["clasification", {"tfft": {"p99": "1s"}}, 1])
+def test_nothing_is_loaded_until_what_is_no_sla(standing: SimDeployment, tmp_path: Path, until: object) -> None:
+    recorder = Recorder(tmp_path)
+    load = load_on(standing, recorder)
+    with pytest.raises(ConfigError, match=r"^load\(…, until=\)"):
+        load(constant("20/s"), "1s", warmup="0s", until=until)  # type: ignore[arg-type]
+    assert load.runs == 0
+    assert recorder.drain() == []
 
 
 def test_a_deployment_lost_under_load_is_an_error_and_what_was_measured_is_kept(tmp_path: Path) -> None:

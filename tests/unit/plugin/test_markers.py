@@ -13,7 +13,17 @@ from pytest_llmperf.errors import ConfigError, Where
 from pytest_llmperf.experiment.catalog import builtin_directory, load_catalog
 from pytest_llmperf.experiment.matrix import expand
 from pytest_llmperf.experiment.sla import Gate
-from pytest_llmperf.plugin.cells import Request, cell_of, check_requests, grouped_by_cell, node_id_of, request_of, sla_of
+from pytest_llmperf.plugin.asserted import LlmperfWarning
+from pytest_llmperf.plugin.cells import (
+    Request,
+    cell_of,
+    check_requests,
+    grouped_by_cell,
+    node_id_of,
+    request_of,
+    sla_given,
+    sla_of,
+)
 
 CATALOG = load_catalog([builtin_directory()])
 CHAT = CATALOG.workloads["interactive-chat"]
@@ -207,6 +217,110 @@ def test_an_override_that_does_not_exist_ends_the_session_before_a_deployment(co
     """)
     with pytest.raises(ConfigError, match="unknown hardware 'h10'"):
         check_requests(items, CATALOG, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ('sla="agentci"', r"unknown SLA 'agentci'\n  Did you mean 'agentic'\?"),
+        ('sla={"tfft": {"p99": "1s"}}', "marker llmperf.tfft.p99: unknown metric 'tfft'"),
+        ('profile="saok"', "unknown load profile 'saok'"),
+        ('workload="agentci"', "unknown workload 'agentci'"),
+    ],
+)
+@pytest.mark.parametrize("fixtures", ["load, cell", "cell", "cell, sla"])
+def test_what_is_given_is_checked_whether_or_not_the_test_uses_it(
+    collect: Collect, given: str, problem: str, fixtures: str
+) -> None:
+    items = collect(f"""
+        pytestmark = llmperf(workload="agentic")
+
+        @llmperf({given})
+        class TestIt:
+            @cells
+            def test_it(self, {fixtures}):
+                pass
+    """)
+    with pytest.raises(ConfigError, match=problem):
+        check_requests(items, CATALOG, None)
+    if "sla" in given:
+        # Also where the command line's takes its place.
+        with pytest.raises(ConfigError, match=problem):
+            check_requests(items, CATALOG, "ttft: {p99: 1s}")
+
+
+def test_the_command_lines_sla_is_checked_where_no_test_asks_for_one(collect: Collect) -> None:
+    items = collect("@cells\ndef test_it(cell):\n    pass\n")
+    check_requests(items, CATALOG, "ttft: {p99: 1s}")
+    with pytest.raises(ConfigError, match="--llmperf-sla: unknown metric 'tfft'; did you mean 'ttft'"):
+        check_requests(items, CATALOG, "tfft: {p99: 1s}")
+
+
+IDLE = """
+    @cells
+    @llmperf(workload="agentic", sla="agentic")
+    def test_it(load, cell):
+        pass
+"""
+
+
+def test_an_sla_on_a_test_that_does_not_ask_for_it_is_told_once(collect: Collect) -> None:
+    with pytest.warns(LlmperfWarning) as told:
+        check_requests(collect(IDLE), CATALOG, None)
+    assert [str(warning.message) for warning in told] == ["sla= asserts nothing: the test does not ask for the fixture sla"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_idle_sla_is_a_usage_error_where_warnings_are(collect: Collect) -> None:
+    with pytest.raises(ConfigError, match="marker llmperf: sla= asserts nothing"):
+        check_requests(collect(IDLE), CATALOG, None)
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_sla_for_a_module_or_class_need_not_be_asked_for_by_every_test(collect: Collect) -> None:
+    items = collect("""
+        pytestmark = llmperf(workload="agentic", sla="agentic")
+
+        @llmperf(sla="translation")
+        class TestIt:
+            @cells
+            def test_it(self, load, cell):
+                pass
+
+            @cells
+            @llmperf(sla="agentic")
+            def test_too(self, load, cell, sla):
+                pass
+    """)
+    check_requests(items, CATALOG, None)
+
+
+def test_a_test_may_give_an_sla_as_limits_or_by_name() -> None:
+    where = Where(key="run.meets()")
+    named = sla_given("interactive-chat", where, catalog=CATALOG)
+    assert named == CATALOG.slas["interactive-chat"]
+    assert sla_given(named, where, catalog=CATALOG, gate="acceptable") is named
+    assert sla_given("interactive-chat", where, catalog=CATALOG, gate="acceptable") == named.at("acceptable")
+    inline = sla_given(OVERRIDDEN, where, catalog=CATALOG, gate="acceptable")
+    assert (repr(inline), len(inline.overrides)) == ("Sla(inline at acceptable: TTFT p99 <= 2s)", 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ("interactive-chta", "run.meets(): unknown SLA 'interactive-chta'\n  Did you mean 'interactive-chat'? Known: agentic, "),
+        ({"tfft": {"p99": "1s"}}, "run.meets().tfft.p99: unknown metric 'tfft'; did you mean 'ttft'?"),
+        ({"ttft": {"p99": "1"}}, "run.meets().ttft.p99: '1' has no unit"),
+        ({"error_rate": 0, "hardware": {"h10": {"error_rate": 0}}}, "run.meets().hardware.h10: unknown hardware 'h10'"),
+        ({}, "run.meets(): an SLA needs at least one limit"),
+        (0.5, "run.meets(): takes an SLA, not float\n  Give the fixture sla, limits such as {"),
+        (None, "run.meets(): takes an SLA, not NoneType\n  Give the fixture sla"),
+    ],
+)
+def test_what_is_given_for_an_sla_and_is_none(given: object, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        sla_given(given, Where(key="run.meets()"), catalog=CATALOG)
+    assert str(caught.value).startswith(problem)
 
 
 def test_a_parameters_own_marker_is_checked_too(collect: Collect) -> None:

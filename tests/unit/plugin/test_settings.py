@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pytest_llmperf.errors import ConfigError
-from pytest_llmperf.plugin.options import OPTIONS, Settings, read_settings
+from pytest_llmperf.plugin.options import OPTIONS, Settings, _Option, read_settings
 from pytest_llmperf.plugin.trace import trace_profile
 
 ROOT = Path("/root/dir")
@@ -16,7 +17,9 @@ HERE = Path("/working/dir")
 
 
 def settings(
-    command_line: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None, ini: Mapping[str, str] | None = None
+    command_line: Mapping[str, str | list[str]] | None = None,
+    environ: Mapping[str, str] | None = None,
+    ini: Mapping[str, str] | None = None,
 ) -> Settings:
     return read_settings((command_line or {}).get, (ini or {}).get, environ or {}, ROOT, HERE)
 
@@ -38,8 +41,61 @@ def test_the_command_line_comes_first_then_the_environment_then_ini() -> None:
     assert settings(None, None, ini).workers == 2
 
 
-def test_empty_is_not_set() -> None:
-    assert settings({"--llmperf-workers": ""}, {"LLMPERF_WORKERS": ""}, {"llmperf_workers": "2"}).workers == 2
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_variable_or_ini_value_is_not_set(empty: str) -> None:
+    assert settings(None, {"LLMPERF_WORKERS": empty}, {"llmperf_workers": "2"}).workers == 2
+    assert settings(None, {"LLMPERF_SAVE": empty}, {"llmperf_compare_fail": empty, "llmperf_autosave": empty}) == settings()
+
+
+@pytest.mark.parametrize("value", ["", " ", [""], ["ttft_p99:10%", ""], [","], ["ttft_p99:10%", " , "]])
+def test_an_empty_gate_is_no_gate_that_was_meant(value: str | list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"^--llmperf-compare-fail: needs a value"):
+        settings({"--llmperf-compare-fail": value}, None, {"llmperf_compare_fail": "tpot_p50:5%"})
+
+
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option.metavar], ids=lambda option: option.name)
+def test_every_option_needs_a_value(option: _Option) -> None:
+    with pytest.raises(ConfigError, match=f"^{option.flag}: needs a value"):
+        settings({option.flag: [""] if option.repeatable else ""})
+
+
+def test_without_a_name_it_compares_with_the_newest() -> None:
+    with pytest.raises(ConfigError, match="\n  --llmperf-compare alone is --llmperf-compare=latest"):
+        settings({"--llmperf-compare": ""})
+
+
+@pytest.mark.parametrize(("environ", "ini"), [({"LLMPERF_COMPARE_FAIL": ","}, {}), ({}, {"llmperf_compare_fail": " ,\n, "})])
+def test_commas_alone_are_a_mistake_everywhere(environ: dict[str, str], ini: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"^(LLMPERF_COMPARE_FAIL|ini llmperf_compare_fail): .* names nothing"):
+        settings(None, environ, ini)
+
+
+def test_what_may_regress_is_separated_by_commas_or_newlines() -> None:
+    several = ("ttft_p99:10%", "tpot_p50:5%", "goodput:1%")
+    assert settings(None, None, {"llmperf_compare_fail": "\nttft_p99:10%\ntpot_p50:5%, goodput:1%\n"}).compare_fail == several
+    assert settings({"--llmperf-compare-fail": ["ttft_p99:10%,tpot_p50:5%", "goodput:1%"]}).compare_fail == several
+
+
+@pytest.mark.parametrize("text", ["yes", "true", "on", "1", "True", "YES", "On "])
+def test_autosave_on(text: str) -> None:
+    assert settings(None, {"LLMPERF_AUTOSAVE": text}).autosave
+
+
+@pytest.mark.parametrize("text", ["no", "false", "off", "0", "False", "NO", "Off"])
+def test_autosave_off(text: str) -> None:
+    assert not settings(None, {"LLMPERF_AUTOSAVE": text}, {"llmperf_autosave": "yes"}).autosave
+
+
+def test_autosave_is_yes_or_no() -> None:
+    with pytest.raises(ConfigError, match=r"^ini llmperf_autosave: 'main' is neither yes nor no\n  Known: yes, true, on, 1, no"):
+        settings(None, None, {"llmperf_autosave": "main"})
+
+
+def test_a_setting_knows_where_it_was_written() -> None:
+    found = settings({"--llmperf-compare": "main"}, {"LLMPERF_SAVE": "x"}, {"llmperf_compare_fail": "tpot_p50:5%"})
+    places = [str(found.where(name)) for name in ("compare", "save", "compare_fail", "seed")]
+    assert places == ["--llmperf-compare", "LLMPERF_SAVE", "ini llmperf_compare_fail", "--llmperf-seed"]
+    assert str(replace(found, places={}).where("compare_fail")) == "--llmperf-compare-fail"
 
 
 @pytest.mark.parametrize("name", ["json", "storage", "catalog", "trace"])
@@ -92,7 +148,7 @@ def test_columns() -> None:
 
 
 def test_the_three_forms_of_every_option_are_one_name() -> None:
-    assert {option.name for option in OPTIONS} == {name.removesuffix("_s") for name in Settings.__dataclass_fields__}
+    assert {option.name for option in OPTIONS} == {name.removesuffix("_s") for name in Settings.__dataclass_fields__} - {"places"}
     for option in OPTIONS:
         assert option.flag == "--" + option.ini.replace("_", "-")
         assert option.env == option.ini.upper()

@@ -6,17 +6,20 @@ from collections.abc import Sequence
 
 import pytest
 
+from pytest_llmperf.errors import ConfigError, Where
 from pytest_llmperf.judge.fingerprint import fingerprint
 from pytest_llmperf.judge.regression import ChangeVerdict
 from pytest_llmperf.report.comparison import (
     by_question,
     cannot_tell,
+    check_measured,
     compare_runs,
     compare_sessions,
     failing,
     is_new_cell,
     matching,
     regressed,
+    repetition_id,
     run_key,
     test_key,
     title_of,
@@ -25,6 +28,8 @@ from pytest_llmperf.report.comparison_table import comparison_table
 from pytest_llmperf.report.results_v1 import ComparisonPart, RunDocument, SteadinessPart
 from tests.unit.report.compared import DEFAULTS, by_metric, compared, document, variant
 from tests.unit.report.runs import answered, cell, judged, run_of
+
+WHERE = Where(option="--fail")
 
 
 def ids(runs: Sequence[RunDocument]) -> list[str]:
@@ -38,14 +43,18 @@ CELL = cell().id
     ("parameters", "left"),
     [
         (CELL, ""),
-        (f"{CELL}-1of3", ""),
+        (f"{CELL}-run1of3", ""),
         (f"{CELL}-2s", "2s"),
-        (f"{CELL}-1of3-2s", "2s"),
-        (f"{CELL}-2s-1of3", "2s"),
-        (f"2s-{CELL}-12of20", "2s"),
+        (f"{CELL}-run1of3-2s", "2s"),
+        (f"2s-{CELL}-run12of20", "2s"),
         (f"2s-{CELL}-on", "2s-on"),
-        (f"1of3-{CELL}-2of3", "1of3"),
-        (f"{CELL}-1of3-a[b]-2of9", "a[b]-2of9"),
+        # Whatever else looks like a repetition is the test's own.
+        (f"{CELL}-1of2", "1of2"),
+        (f"{CELL}-run1of3-1of2", "1of2"),
+        (f"{CELL}-b-1of2", "b-1of2"),
+        (f"{CELL}-2s-run1of3", "2s-run1of3"),
+        (f"1of3-{CELL}-run2of3", "1of3"),
+        (f"{CELL}-run1of3-a[b]-2of9", "a[b]-2of9"),
         (f"-5-{CELL}", "-5"),
         (f"{CELL}--5", "-5"),
         # What only begins or ends like the cell's id is no cell.
@@ -76,7 +85,7 @@ def test_the_id_of_a_cell_may_begin_like_anothers() -> None:
 
 def test_repetitions_share_a_key_and_nothing_else_does() -> None:
     first = document("first")
-    assert run_key(first) == run_key(document("again", node_id=f"suites/test_sla.py::test_chat[{CELL}-2of3]", seed=7))
+    assert run_key(first) == run_key(document("again", node_id=f"suites/test_sla.py::test_chat[{CELL}-run2of3]", seed=7))
     others = [
         document(node_id=f"suites/test_sla.py::test_chat[{CELL}-2s]"),
         document(test="test_other"),
@@ -88,20 +97,27 @@ def test_repetitions_share_a_key_and_nothing_else_does() -> None:
     assert all(run_key(first) != run_key(other) for other in others)
 
 
+def test_the_id_of_a_repetition_is_no_parameter_of_a_test() -> None:
+    assert test_key(f"t.py::test_it[{CELL}-{repetition_id(2, 12)}-1of2]", CELL) == "t.py::test_it[1of2]"
+
+
 def test_parameters_of_a_test_are_no_repetitions_of_each_other() -> None:
     def parametrized(run_id: str, parameters: str, tpot_s: float = 0.01) -> RunDocument:
         node_id = f"suites/test_sla.py::test_chat[{CELL}-{parameters}]"
         return document(run_id, node_id=node_id, values={"tpot_p50": tpot_s})
 
     def session(scale: float) -> list[RunDocument]:
-        quick, slow = (f"{i}of2-0s" for i in (1, 2)), (f"{i}of2-2s" for i in (1, 2))
+        quick, slow = (f"run{i}of2-0s" for i in (1, 2)), (f"run{i}of2-2s" for i in (1, 2))
         return [*(parametrized(p, p) for p in quick), *(parametrized(p, p, 0.05 * scale) for p in slow)]
 
-    assert [ids(runs) for runs in by_question(session(1.0)).values()] == [["1of2-0s", "2of2-0s"], ["1of2-2s", "2of2-2s"]]
+    assert [ids(runs) for runs in by_question(session(1.0)).values()] == [
+        ["run1of2-0s", "run2of2-0s"],
+        ["run1of2-2s", "run2of2-2s"],
+    ]
     found = compare_sessions(session(2.0), session(1.0), "main", DEFAULTS, set(DEFAULTS))
     assert [(part.runs, part.verdict) for _, part in found] == [
-        (("1of2-0s", "2of2-0s"), "unchanged"),
-        (("1of2-2s", "2of2-2s"), "regressed"),
+        (("run1of2-0s", "run2of2-0s"), "unchanged"),
+        (("run1of2-2s", "run2of2-2s"), "regressed"),
     ]
     assert matching([parametrized("a", "0s")], parametrized("now", "5s")).verdict is ChangeVerdict.NEW
 
@@ -187,6 +203,26 @@ def test_runs_that_cannot_be_trusted_are_left_out_beside_others() -> None:
     now = [spoiled(document("n1"), "late"), document("n2")]
     part = compared(now, spoiled(document("b1"), "late"), document("b2"))
     assert (part.repeats, part.runs) == (1, ("b2",))
+    # Also where it is the last of the repetitions, which decides for all of them.
+    slow = [document(f"n{i}", values={"tpot_p50": 0.02}) for i in (1, 2)]
+    part = compared([*slow, spoiled(document("n3"), "late")], *(document(f"b{i}") for i in (1, 2, 3)))
+    assert (part.repeats, part.verdict) == (2, "regressed")
+    assert compared([spoiled(document("n1"), "late"), spoiled(document("n2"), "late")], document("b")).verdict == "incomparable"
+
+
+def test_a_metric_of_which_no_run_has_a_value_cannot_be_gated() -> None:
+    stream = document("stream")
+    # Documents name every metric, also those that have no value.
+    part = stream.metrics["ttft_p50"].model_copy(update={"value": None, "unbounded": ()})
+    silent = document("silent").model_copy(update={"metrics": {**stream.metrics, "ttft_p50": part}})
+    check_measured("ttft_p50", [silent, stream], "main", WHERE)
+    check_measured("e2e_p50", [silent], "main", WHERE)
+    with pytest.raises(ConfigError, match=r"--fail: no run of baseline 'main' .* has a value of TTFT p50 \(ttft_p50\)"):
+        check_measured("ttft_p50", [silent], "main", WHERE)
+    with pytest.raises(ConfigError, match=r"unknown metric of baseline 'main' 'ttft_p99\.9'\n.*Did you mean 'ttft_p99'"):
+        check_measured("ttft_p99.9", [silent, stream], "main", WHERE)
+    # So many requests failed that it is infinite: that is measured.
+    check_measured("ttft_p50", [document("lost", values={"ttft_p50": None})], "main", WHERE)
 
 
 def test_every_standard_metric_is_shown_and_what_is_named_besides() -> None:

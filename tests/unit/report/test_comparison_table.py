@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from pytest_llmperf.metrics import METRICS, metric_key
-from pytest_llmperf.report.comparison_table import comparison_table
+from pytest_llmperf.report.comparison_table import comparison_lines, comparison_table
 from pytest_llmperf.report.results_v1 import ChangePart, ComparisonPart
 from tests.unit.report.compared import compared, document, variant
 from tests.unit.report.runs import cell
@@ -132,3 +132,23 @@ def test_nothing_is_wider_than_80_columns(scale: str, build: Callable[[float], t
     table = comparison_table(part, simulated=True)
     assert max(map(len, table.splitlines())) <= 80, table
     assert all(change.title in table for change in changes)
+
+
+def test_the_lines_of_a_session() -> None:
+    now = document(values={"tpot_p50": (0.02, 0.0198, 0.0202)})
+    regressed = now.model_copy(update={"comparison": compared(now, document("a"), fail=["tpot_p50:10%"])})
+    older = document(test="test_older")
+    same = compared(older, document("b", test="test_older")).model_copy(update={"baseline": "0000_main"})
+    new = [document(test=f"test_new_{i}") for i in range(5)]
+    runs = [
+        regressed,
+        older.model_copy(update={"comparison": same}),
+        document(test="test_alone"),
+        *(run.model_copy(update={"comparison": compared(run, document("a"))}) for run in new),
+    ]
+    lines = list(comparison_lines(runs, 200))
+    assert lines[:2] == ["beside baseline 0001_main: 5 new, 1 regressed", "beside baseline 0000_main: 1 unchanged"]
+    assert lines[2].startswith(f"  {now.node_id}: TPOT p50 +100%")
+    text = " ".join(line.strip() for line in lines[3:])
+    assert text == f"new, compared with nothing: {', '.join(run.node_id for run in new[:3])} and 2 more"
+    assert list(comparison_lines([document()], 80)) == []

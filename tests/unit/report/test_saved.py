@@ -14,11 +14,25 @@ from pytest_llmperf.errors import ConfigError, LlmperfError, Where
 from pytest_llmperf.report.commit import Commit, commit_of, short_commit
 from pytest_llmperf.report.document import RunDocument, SessionDocument, from_json, session_document, to_json
 from pytest_llmperf.report.results_v1 import SteadinessPart, StoppedPart
-from pytest_llmperf.report.saved import Saved, autosave_name, eligible, find_saved, save_session, saved_sessions, valid_name
+from pytest_llmperf.report.saved import (
+    History,
+    Saved,
+    Source,
+    autosave_name,
+    eligible,
+    find_saved,
+    older_sessions,
+    save_session,
+    saved_sessions,
+    unfit,
+    valid_name,
+)
 from pytest_llmperf.report.storage import write_run
-from tests.unit.report.runs import answered, judged, run_of
+from tests.unit.report.compared import compared, document
+from tests.unit.report.runs import answered, cell, judged, run_of
 
 OPTION = Where(option="--llmperf-compare")
+CELL = cell().id
 
 
 def session(*runs: RunDocument, commit: Commit | None = None) -> SessionDocument:
@@ -220,6 +234,104 @@ def test_which_run_may_be_in_a_baseline(changed: dict[str, object], reason: str 
 def test_a_run_of_a_failed_test_may_not() -> None:
     assert eligible(PASSED, {PASSED.node_id}) == "its test failed"
     assert eligible(PASSED, {"suites/test_chat.py::another"}) is None
+
+
+def repetition(run_id: str, number: int, *, slow: bool = False, test: str = "test_chat") -> RunDocument:
+    node_id = f"suites/test_sla.py::{test}[{CELL}-run{number}of3]"
+    return document(run_id, node_id=node_id, values={"tpot_p50": 0.02 if slow else 0.01})
+
+
+def test_repetitions_may_together_or_not_at_all() -> None:
+    runs = [repetition(f"r{i}", i) for i in (1, 2, 3)]
+    other = repetition("other", 1, test="test_other")
+    part_of_it = document("part", node_id=runs[0].node_id, label="8/s")
+    assert unfit([*runs, other, part_of_it], {runs[2].node_id}) == {
+        "r1": "another repetition of its test failed",
+        "r2": "another repetition of its test failed",
+        "r3": "its test failed",
+        "part": "another repetition of its test failed",
+    }
+    # Also where the one that failed made no run.
+    assert list(unfit([*runs[:2], other], {runs[2].node_id})) == ["r1", "r2"]
+    assert unfit([*runs, other], {other.node_id.replace(CELL, cell("l40s").id)}) == {}
+
+
+def test_what_regressed_may_not_whatever_became_of_its_test() -> None:
+    slow = [repetition(f"r{i}", i, slow=True) for i in (1, 2, 3)]
+    found = compared(slow, *(repetition(f"b{i}", i) for i in (1, 2, 3)), fail=["tpot_p50:10%"])
+    last = slow[2].model_copy(update={"comparison": found})
+    assert unfit([*slow[:2], last], ()) == dict.fromkeys(["r1", "r2", "r3"], "its test regressed")
+    # Nothing is gated: it is shown only.
+    shown = found.model_copy(update={"changes": tuple(c.model_copy(update={"gated": False}) for c in found.changes)})
+    assert unfit([*slow[:2], slow[2].model_copy(update={"comparison": shown})], (), only_compared=True) == {}
+
+
+def test_what_was_not_compared_in_a_session_that_compares_may_not() -> None:
+    part = document("part", label="8/s")
+    assert unfit([repetition("r1", 1), part], (), only_compared=True) == {"r1": "its test ended before it was compared"}
+    assert unfit([repetition("r1", 1), part], ()) == {}
+
+
+@pytest.mark.parametrize(
+    ("asked", "older"),
+    [("main", ["0003_main", "0001_main"]), ("latest", ["0003_main", "0001_main"]), ("4", []), ("0004_main", [])],
+)
+def test_older_sessions_are_of_the_same_name_and_only_where_a_name_was_asked_for(
+    tmp_path: Path, asked: str, older: list[str]
+) -> None:
+    saved(tmp_path, "main", "other", "main", "main")
+    found = find_saved(tmp_path, asked, OPTION)
+    assert [s.label for s in older_sessions(tmp_path, found, asked)] == older
+
+
+def test_a_results_file_stands_alone(tmp_path: Path) -> None:
+    (one, _) = saved(tmp_path, "main", "main")
+    assert older_sessions(tmp_path, find_saved(tmp_path, str(one.path), OPTION), str(one.path)) == []
+
+
+KEY = "suites/test_sla.py::"
+
+
+def history(storage: Path, passed_over: list[ConfigError], *nights: list[RunDocument]) -> History:
+    for runs in nights:
+        save_session(storage, "roll", session(*runs))
+    newest = find_saved(storage, "roll", OPTION)
+    older = older_sessions(storage, newest, "roll")
+    return History(Source(newest.label, newest.document.runs), older, passed_over.append)
+
+
+def test_what_the_newest_has_no_run_of_is_looked_up_before_it(tmp_path: Path) -> None:
+    passed_over: list[ConfigError] = []
+    nights = [
+        [document("a1"), document("b1", test="test_b"), document("a2", ordinal=2), document("c", of=cell("l40s"))],
+        [document("x", test="test_x"), document("part", test="test_gone", label="8/s")],
+        [document("a3"), document("b2", test="test_b")],
+        [document("b3", test="test_b")],
+    ]
+    past = history(tmp_path, passed_over, *nights)
+    assert past.source(f"{KEY}test_b", CELL).label == "0004_roll"
+    found = past.source(f"{KEY}test_chat", CELL)
+    assert (found.label, [run.run_id for run in found.runs]) == ("0003_roll", ["a3"])
+    assert past.source(f"{KEY}test_chat", CELL, 1).label == "0003_roll"
+    second = past.source(f"{KEY}test_chat", CELL, 2)
+    assert (second.label, [run.run_id for run in second.runs]) == ("0001_roll", ["a2", "c"])
+    assert past.source(f"{KEY}test_chat", cell("l40s").id).label == "0001_roll"
+    # A load that it never made before is held against the loads that it did make; a test without one is new.
+    assert past.source(f"{KEY}test_chat", CELL, 3).label == "0003_roll"
+    assert past.source(f"{KEY}test_gone", CELL) is past.newest
+    assert not passed_over
+
+
+def test_older_sessions_are_read_only_where_one_is_missing_and_a_damaged_one_is_passed_over(tmp_path: Path) -> None:
+    passed_over: list[ConfigError] = []
+    past = history(tmp_path, passed_over, [document("a")], [document("damaged")], [document("b", test="test_b")])
+    (tmp_path / "saved" / "0002_roll.json").write_text("{")
+    assert past.source(f"{KEY}test_b", CELL).label == "0003_roll"
+    assert not passed_over
+    assert past.source(f"{KEY}test_chat", CELL).label == "0001_roll"
+    assert past.source(f"{KEY}test_chat", CELL).label == "0001_roll"
+    (error,) = passed_over
+    assert "0002_roll.json: is no results document" in str(error)
 
 
 @pytest.mark.parametrize("name", ["main", "v1.0", "a_b+c-d", "2025-06-15", "a1b2c3d4-20250615T150640Z-dirty", "x" * 100])

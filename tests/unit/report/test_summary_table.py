@@ -153,6 +153,17 @@ def test_a_run_without_the_value_comes_last() -> None:
     assert table.index("test_full") < table.index("test_empty")
 
 
+def test_the_runs_of_an_experiment_are_told_apart_by_their_labels() -> None:
+    pair = [judged(run_of(answered(10), run_id=arm)).model_copy(update={"label": f"{arm} 1 of 8"}) for arm in "AB"]
+    plain = judged(run_of(answered(10), run_id="c"))
+    lines = render_text(summary_table([*pair, plain], 120), 120).splitlines()[3:]
+    assert [line.partition("  ")[0].strip() for line in lines] == [
+        "test_meets_sla A 1 of 8",
+        "test_meets_sla B 1 of 8",
+        "test_meets_sla",
+    ]
+
+
 def test_runs_that_are_alike_are_numbered() -> None:
     runs = [judged(run_of(answered(60), run_id=str(i))) for i in range(2)]
     table = render_text(summary_table(runs, 120), 120)

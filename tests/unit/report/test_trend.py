@@ -95,7 +95,7 @@ def test_one_history_a_test_and_cell_simulated_and_measured_apart(tmp_path: Path
 def test_parameters_of_a_test_are_histories_of_their_own(tmp_path: Path) -> None:
     for scale in (1.0, 1.1):
         runs = [measured(scale * slow, run_id=f"{slow}-{i}") for slow in (1, 2) for i in (1, 2)]
-        named = [f"suites/test_chat.py::test_cold[{run.cell.id}-{run.run_id[2:]}of2-{run.run_id[0]}s]" for run in runs]
+        named = [f"suites/test_chat.py::test_cold[{run.cell.id}-run{run.run_id[2:]}of2-{run.run_id[0]}s]" for run in runs]
         save(tmp_path, "main", *(r.model_copy(update={"node_id": n}) for r, n in zip(runs, named, strict=True)))
     found = histories(saved_sessions(tmp_path))
     cold = "suites/test_chat.py::test_cold[gke_h100_standalone_llama-3.1-8b"

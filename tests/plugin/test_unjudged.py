@@ -1,0 +1,84 @@
+"""An INVALID run passes no test: not where nothing judged it either, be it a run of ``load`` or a point of a sweep."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from tests.plugin.baseline_sessions import stored, write
+
+Sessions = Callable[..., pytest.RunResult]
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds a load worker in /proc")
+
+SUITE = """
+import os, signal, threading, urllib.request
+from pathlib import Path
+import pytest
+from pytest_llmperf import constant
+
+pytestmark = pytest.mark.llmperf(workload="labels", sla={"e2e": {"p50": "5s"}})
+
+def stop_the_worker_for_a_second(base_url):
+    running = b""
+    while b"num_requests_running" not in running or b" 0.0" in running:
+        lines = urllib.request.urlopen(base_url + "/metrics").read().splitlines()
+        running = next(line for line in lines if line.startswith(b"vllm:num_requests_running"))
+    children = [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+    (worker,) = [pid for pid in children if b"pytest_llmperf.load.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(worker, signal.SIGSTOP)
+    threading.Timer(1.0, os.kill, (worker, signal.SIGCONT)).start()
+
+@pytest.fixture
+def stall(deployment):
+    threading.Thread(target=stop_the_worker_for_a_second, args=(deployment.endpoint.base_url,)).start()
+
+def test_load(stall, load):
+    assert load(constant("20/s"), "1500ms", label="stress")["error_rate"] == 0
+
+def test_sweep(stall, sweep):
+    assert sweep([constant("20/s")], "1500ms")[-1]["error_rate"] == 0
+
+def test_saved(stall, load, baseline):
+    assert baseline.holds(load(constant("20/s"), "1500ms"))
+
+def test_looked_at(stall, load, sla):
+    assert load(constant("20/s"), "1500ms").judge(sla).outcome == "INVALID"
+
+def test_failed(stall, load):
+    load(constant("20/s"), "1500ms")
+    assert 1 == 2, "its own failure"
+
+def test_skipped(stall, load):
+    load(constant("20/s"), "1500ms")
+    pytest.skip("by itself")
+
+def test_measured_again(stall, compare_variants):
+    assert len(compare_variants("default", "default", constant("20/s"), "1s", margin="100%", pairs=3).pairs) == 3
+"""
+
+
+def test_an_invalid_run_that_nothing_judged_fails_its_test(pytester: pytest.Pytester, llmperf: Sessions) -> None:
+    write(pytester.path, SUITE)
+    result = llmperf("--llmperf-save=main", "-rs")
+    result.assert_outcomes(failed=4, passed=2, skipped=1)
+    text = result.stdout.str()
+    late = r"worker 0 (sent its requests|read its answers) late"
+    unjudged = re.findall(rf"^INVALID, and nothing judged it: (stress|constant 20/s): {late}", text, re.MULTILINE)
+    assert [label for label, _ in unjudged] == ["stress", "constant 20/s", "constant 20/s"]
+    assert text.count("  run.meets(sla) and run.judge(sla) judge a run; ") == 3
+    # A test that has failed or skipped keeps its own reason.
+    assert "AssertionError: its own failure" in text
+    assert re.search(r"SKIPPED \[1\] test_suite.py:\d+: by itself", text)
+    invalid = {run["node_id"].partition("[")[0] for run in stored(pytester.path) if run["verdict"] == "INVALID"}
+    assert len(invalid) == 7, "every test had an INVALID run, also that whose pair was measured again"
+
+
+def test_what_is_invalid_may_skip_its_test(pytester: pytest.Pytester, llmperf: Sessions) -> None:
+    write(pytester.path, SUITE)
+    result = llmperf("--llmperf-invalid=skip", "-k", "test_sweep", "-rs")
+    result.assert_outcomes(skipped=1, deselected=6)
+    assert re.search(r"SKIPPED \[1\] .*INVALID, and nothing judged it: constant 20/s: worker 0", result.stdout.str())
