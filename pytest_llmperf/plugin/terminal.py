@@ -25,7 +25,7 @@ def summary_lines(config: pytest.Config, exitstatus: int, width: int) -> Iterato
     runs = config.stash[COLLECTED].runs()
     if runs:
         from pytest_llmperf.report.comparison_table import comparison_lines
-        from pytest_llmperf.report.tables import DEFAULT_KEYS, render_text, summary_table
+        from pytest_llmperf.report.tables import DEFAULT_KEYS, render_text, summary_table, warmup_lines
 
         settings = settings_of(config)
         yield ""
@@ -37,6 +37,7 @@ def summary_lines(config: pytest.Config, exitstatus: int, width: int) -> Iterato
             columns=(*DEFAULT_KEYS, *settings.columns),
         )
         yield from render_text(table, width).splitlines()
+        yield from warmup_lines(runs, width)
         yield from _stops(runs)
         yield from comparison_lines(runs, width)
         yield from config.stash[COLLECTED].saved

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Literal
 
@@ -12,8 +12,9 @@ from pytest_llmperf.judge.text import request_terms, shown, shown_interval
 from pytest_llmperf.judge.verdict import reason_of
 from pytest_llmperf.metrics import ROUNDING, MetricKey, metric_key
 from pytest_llmperf.report.columns import Column, summary_columns
+from pytest_llmperf.report.comparison import title_of
 from pytest_llmperf.report.rows import RowGroup, row_groups
-from pytest_llmperf.units import format_fraction
+from pytest_llmperf.units import format_duration, format_fraction
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -155,6 +156,15 @@ def summary_table(
         lines += [Text()] if lines else []
         lines += _Layout((*block, verdicts), groups, group_by, width).lines()
     return Group(*lines)
+
+
+def warmup_lines(documents: Iterable[RunDocument], width: int) -> Iterator[str]:
+    """Which runs began with more requests that are not counted than was asked for, in lines of at most ``width``."""
+    for document in documents:
+        if document.steadiness is not None and document.steadiness.extra_warmup_s > 0:
+            longer = format_duration(document.steadiness.extra_warmup_s)
+            told = f"{title_of(document)}: warm-up lengthened by {longer}, since TPOT had not settled before"
+            yield from textwrap.wrap(told, width, subsequent_indent="  ")
 
 
 def render_text(renderable: RenderableType, width: int) -> str:

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from pytest_llmperf.errors import ConfigError, UnitError
 from pytest_llmperf.report.document import RunDocument
-from pytest_llmperf.report.tables import DEFAULT_KEYS, render_text, summary_table
+from pytest_llmperf.report.results_v1 import SteadinessPart
+from pytest_llmperf.report.tables import DEFAULT_KEYS, render_text, summary_table, warmup_lines
 from tests.unit.report.runs import answered, cell, judged, run_of, workload
 
 MIG = cell("h100-mig-3g.40gb", variant="no-prefix-cache")
@@ -162,6 +163,16 @@ def test_the_runs_of_an_experiment_are_told_apart_by_their_labels() -> None:
         "test_meets_sla B 1 of 8",
         "test_meets_sla",
     ]
+
+
+def test_a_longer_warmup_is_told() -> None:
+    cut = judged(run_of(answered(10))).model_copy(update={"steadiness": SteadinessPart(extra_warmup_s=26.0, unstable="")})
+    told = list(warmup_lines([*documents(), cut], 80))
+    assert " ".join(line.strip() for line in told) == (
+        "suites/test_chat.py::test_meets_sla[gke_h100_standalone_llama-3.1-8b]: warm-up lengthened by 26s, "
+        "since TPOT had not settled before"
+    )
+    assert max(map(len, told)) <= 80
 
 
 def test_runs_that_are_alike_are_numbered() -> None:
