@@ -126,7 +126,7 @@ OPTIONS = (
     ),
     _Option("ready_timeout", "TIME", None, "how long a deployment may take to answer (default: 10m; an endpoint 30s)"),
     _Option("group_by", "WHAT", "cell", "group the summary's lines by " + ", ".join(GROUPINGS)),
-    _Option("sort", "KEY", None, "sort the summary's lines by a metric (ttft_p99) (default: in order of running)"),
+    _Option("sort", "KEY", None, "sort the summary's lines by a metric (ttft_p99) (default: by name)"),
     _Option("columns", "KEYS", None, "further metrics in the summary, comma-separated: goodput,itl_p99", listed=True),
     _Option("policy", "POLICY", "measured", "how a verdict is reached: measured, or certain (sequential, at a stated error)"),
     _Option("gate", "GRADE", "target", "the grade that a graded limit must reach: target, acceptable"),
