@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import permutations
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from pytest_llmperf.errors import UnitError
 from pytest_llmperf.experiment.sla_limits import OVERRIDES, SlaKeyError, read_threshold
@@ -132,20 +132,24 @@ def _lines(place: tuple[str, ...], document: Mapping[str, object]) -> dict[Metri
 def _check_says_something(path: tuple[str, ...], lower: Threshold, higher: Threshold) -> None:
     """Refuse ``p95 <= 2s`` beside ``p99 <= 1s``: it could never decide, so that the two were likely swapped.
 
-    Grades are held against their like. Lines of an override are not held against the SLA's own: it may tighten p99 alone.
+    Grades are held against their like; a line without grades holds at every gate, and says something if it does at one of them.
+    Lines of an override are not held against the SLA's own: it may tighten p99 alone.
     """
     low, high = (_LEVELS.get(line.key.statistic or "", line.key.quantile) for line in (lower, higher))
     if lower.key.metric != higher.key.metric or low is None or high is None or low >= high:
         return
-    for grade, limit in lower.limits.items():
-        if limit > higher.limits.get(grade, math.inf):
-            of_grade = "" if grade == "target" else f" ({grade})"
-            idle, strict = (f"{t.key.title} <= {format_value(t.key.metric, t.limits[grade])}" for t in (lower, higher))
-            raise SlaKeyError(
-                path,
-                f"{idle} says nothing beside {strict}{of_grade}: {lower.key.statistic} is never more than "
-                f"{higher.key.statistic}; are the two swapped?",
-            )
+    if lower.grades is not None and higher.grades is not None:
+        idle = [grade for grade, limit in lower.limits.items() if limit > higher.limits.get(grade, math.inf)]
+    else:
+        idle = ["target"] if all(lower.at(gate).limit > higher.at(gate).limit for gate in get_args(Gate)) else []
+    if idle:
+        of_grade = "" if idle[0] == "target" else f" ({idle[0]})"
+        says, strict = (f"{line.key.title} <= {format_value(line.key.metric, line.limits[idle[0]])}" for line in (lower, higher))
+        raise SlaKeyError(
+            path,
+            f"{says} says nothing beside {strict}{of_grade}: {lower.key.statistic} is never more than "
+            f"{higher.key.statistic}; are the two swapped?",
+        )
 
 
 def _entries(place: tuple[str, ...], document: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...], object]]:

@@ -164,7 +164,8 @@ class _Examination:
         answered = np.isfinite(series.values)
         values, in_flight = series.values[answered], series.in_flight[answered]
         if len(values) < FEWEST:
-            return self._short(measured, FEWEST - len(series), len(series))
+            answered_share = len(values) / len(series) if len(values) else 1.0
+            return self._short(measured, FEWEST / answered_share - len(series), len(series))
         checked = self._of_bounds(measured, mean_of_requests(values), measured.threshold.limit)
         memories = memories_for_pass if checked.outcome is Outcome.PASS else memories_for_fail
         needed = memories(design_effect(values), design_effect(in_flight))

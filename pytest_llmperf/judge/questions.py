@@ -50,15 +50,18 @@ class Question:
     def beyond(self, seen: Observations) -> int:
         """How many requests are beyond it for good, whether or not all that arrived before them are known."""
         key = self.threshold.key
-        if key.metric.name == "goodput" and not seen.shows(self.limits):
-            return 0
         if key.metric.is_distribution:
-            return int(np.count_nonzero(seen.counted & (seen.latencies[key.metric.name] > self.limit)))
+            name = key.metric.name
+            return int(np.count_nonzero(seen.having(name) & (seen.latencies[name] > self.limit)))
         bad = seen.failed.copy()
         if key.metric.name == "goodput":
             for name, limit in self.limits.items():
                 bad |= seen.latencies[name] > with_rounding(limit)
         return int(np.count_nonzero(bad & seen.counted & seen.ended))
+
+    def may_pass(self, seen: Observations) -> bool:
+        """False where too few requests have a latency that goodput is made of: more may be bad than is known."""
+        return self.threshold.key.metric.name != "goodput" or seen.shows(self.limits)
 
     def is_lost(self, beyond: int, planned: int) -> bool:
         """Whether ``beyond`` of ``planned`` counted requests miss it by the measured values, were all others good.

@@ -120,7 +120,7 @@ def compare(key: MetricKey, now: Sequence[Sample], before: Sequence[Sample], tol
         return change(ChangeVerdict.MISSING, "not measured now")
     places, past_places = ([scale.place(sample.value) for sample in side] for side in (present, past))
     if any(map(math.isinf, (*places, *past_places))):
-        return change(*_without_bound(places, past_places))
+        return change(*(_without_maximum if key.statistic == "max" else _without_bound)(places, past_places))
     found = change_interval(scale, present, past)
     verdict = _verdict(found, scale.margin)
     note = _advice(scale, found, present, past) if verdict is ChangeVerdict.NOISE else ""
@@ -161,6 +161,15 @@ def _without_bound(now: Sequence[float], before: Sequence[float]) -> tuple[Chang
     if kinds[0] > kinds[1]:
         return ChangeVerdict.REGRESSED, "so many requests failed that there is no finite value"
     return ChangeVerdict.IMPROVED, "so many of the baseline's requests failed that it has no finite value"
+
+
+def _without_maximum(now: Sequence[float], before: Sequence[float]) -> tuple[ChangeVerdict, str]:
+    """The verdict on a max where places are infinite: one request that failed is enough, however fast all others were."""
+    if any(place == math.inf for place in before):
+        return ChangeVerdict.NOISE, "a request of the baseline failed, and so it has no maximum to compare with"
+    if any(place == math.inf for place in now):
+        return ChangeVerdict.REGRESSED, "a request failed, and so there is no maximum"
+    return _without_bound(now, before)
 
 
 def _advice(scale: Scale, found: ChangeInterval, now: Sequence[Sample], before: Sequence[Sample]) -> str:

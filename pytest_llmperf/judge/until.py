@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -130,7 +131,8 @@ class Until:
     def _rule(self, question: Question, seen: Observations) -> Ruling:
         series = question.series(seen)
         if 0 < question.p0 < 1:
-            return rule(series.exceeds, series.values, series.in_flight, question.p0, alpha_fail=self._alpha_fail)
+            ruling = rule(series.exceeds, series.values, series.in_flight, question.p0, alpha_fail=self._alpha_fail)
+            return ruling if ruling.outcome is not Outcome.PASS or question.may_pass(seen) else replace(ruling, outcome=None)
         # A minimum is kept by any one request; that a maximum is kept, no number of requests shows.
         kept = question.p0 >= 1 and bool((series.exceeds == 0).any())
         return Ruling(Outcome.PASS if kept else None, "", None)

@@ -182,7 +182,7 @@ def _excuse(metrics: Metrics, check: Check, limits: Mapping[str, float]) -> str 
     metric, limit = check.threshold.key.metric, check.threshold.limit
     if metric.name == "goodput":
         later = {name: limit_s + metrics.client_delay.in_metric(name) for name, limit_s in limits.items()}
-        without = metrics.goodput(later).value
+        without = metrics.goodput_at_most(later).value
         without_delay = f"which without what the client's own delay may be would be {shown(metric, without)}"
         return without_delay if check.threshold.met_by(without) else None
     delay_s = metrics.client_delay.in_metric(metric.name) if metric.is_distribution else 0.0
@@ -203,6 +203,9 @@ def _check(metrics: Metrics, threshold: Threshold, limits: Mapping[str, float], 
     if metrics.counts.ended == 0:
         return Check(threshold, estimate, Outcome.INCONCLUSIVE, "no request was counted")
     if not estimate.is_known:
+        at_most = metrics.goodput_at_most(limits) if key.metric.name == "goodput" else estimate
+        if at_most.is_known and not threshold.met_by(at_most.value):
+            return Check(threshold, at_most, Outcome.FAIL, f"at most; {_why_unknown(key, metrics)}")
         return Check(threshold, estimate, Outcome.INCONCLUSIVE, _why_unknown(key, metrics))
     needed = samples_needed(key)
     if estimate.samples < needed:

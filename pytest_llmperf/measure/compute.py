@@ -21,7 +21,7 @@ from pytest_llmperf.measure.dependence import worth
 from pytest_llmperf.measure.distribution import Distribution, InOrder, RequestsInOrder
 from pytest_llmperf.measure.gaps import gaps_of
 from pytest_llmperf.measure.interval import flow_interval, proportion_interval
-from pytest_llmperf.measure.latencies import PER_REQUEST, request_latencies
+from pytest_llmperf.measure.latencies import PER_REQUEST, request_latencies, stand_ins
 from pytest_llmperf.measure.run import UNKNOWN, Estimate
 from pytest_llmperf.measure.steady import without_warmup
 from pytest_llmperf.measure.throughput import Flow, throughput
@@ -106,9 +106,13 @@ class Metrics:
         A latency that a request does not have (TPOT of one token) cannot break its limit; one that fewer than half of the
         answered requests have leaves goodput unknown, as do no limits and no requests.
         """
-        if not limits or self.counts.ended == 0:
-            return UNKNOWN
         if any(2 * np.count_nonzero(np.isfinite(self.latencies[name])) < self.counts.ok for name in limits):
+            return UNKNOWN
+        return self.goodput_at_most(limits)
+
+    def goodput_at_most(self, limits: Mapping[str, float]) -> Estimate:
+        """The same, as if every latency that a request does not have were within its limit."""
+        if not limits or self.counts.ended == 0:
             return UNKNOWN
         broken = np.zeros(self.counts.ended, np.bool_)
         for name, limit in limits.items():
@@ -154,8 +158,10 @@ def _distributions(
 ) -> dict[str, Distribution]:
     found = {}
     for name in PER_REQUEST:
-        each = latencies[name][~np.isnan(latencies[name])]
-        found[name] = _distribution(each[np.isfinite(each)], failures, ok, RequestsInOrder(each))
+        values, has = latencies[name], np.isfinite(latencies[name])
+        failed = np.isinf(values)
+        unanswered = stand_ins(failed, ~failed, has)
+        found[name] = _distribution(values[has], int(np.count_nonzero(unanswered)), ok, RequestsInOrder(values[has | unanswered]))
     gaps = gaps_of(log, ok)
     never_ended = round(failures * gaps.of_a_failure(int(np.count_nonzero(ok))))
     with_any = gaps.of_requests_with_any()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pytest_llmperf.metrics import ROUNDING
+
 if TYPE_CHECKING:
     from pytest_llmperf.load.records import Floats, Ints, RequestLog
 
@@ -52,6 +54,22 @@ def request_latencies(log: Timed) -> dict[str, Floats]:
         "service_ttft": log.first_token_s - log.sent_s,
         "service_e2e": answered - log.sent_s,
     }
+
+
+def stand_ins(failed: NDArray[np.bool_], answered: NDArray[np.bool_], has: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which failed requests count as having a latency that never ended; all columns of shape (n,), in order of arrival.
+
+    As large a share of them as ``has`` it of the requests ``answered`` before, evenly spread and the first among them: where one
+    answer in ten has a TPOT, one failure in ten is one. Else a few failures would outweigh the few values. What comes later
+    changes nothing, so that a look at a running load stays true.
+    """
+    before: Ints = np.cumsum(answered) - answered
+    having: Ints = np.cumsum(answered & has) - (answered & has)
+    share = np.where(before > 0, having / np.maximum(before, 1), 1.0)
+    # Less a little, since ten times 0.1 may be more than 1 in binary.
+    owed = np.ceil(np.cumsum(np.where(failed, share, 0.0)) - ROUNDING)
+    found: NDArray[np.bool_] = failed & (np.diff(owed, prepend=0.0) > 0)
+    return found
 
 
 def inter_token_latencies(log: RequestLog, of: NDArray[np.bool_]) -> tuple[Floats, int]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pytest_llmperf.load.records import Outcome
 from pytest_llmperf.load.watch import Sighting
 from pytest_llmperf.measure.gaps import gaps_of
-from pytest_llmperf.measure.latencies import request_latencies
+from pytest_llmperf.measure.latencies import request_latencies, stand_ins
 
 if TYPE_CHECKING:
     from pytest_llmperf.load.records import Floats, LoadResult
@@ -76,7 +76,14 @@ class Observations:
         Answered requests that have no such latency are left out: TPOT of one token.
         """
         exceeds, values, known = self._against(metric_name, limit)
-        return self._known_first(exceeds, values, known, self.counted & ~(self.ended & np.isnan(values)))
+        return self._known_first(exceeds, values, known, self.having(metric_name))
+
+    def having(self, metric_name: str) -> Bools:
+        """Which counted requests have the latency or may yet; of the failed ones those that stand for it (``stand_ins``)."""
+        values = self.latencies[metric_name]
+        answered, failed = self.counted & self.ended & ~self.failed, self.counted & self.failed
+        having = (answered & ~np.isnan(values)) | stand_ins(failed, answered, ~np.isnan(values))
+        return having | (self.counted & ~self.ended & ~self.failed)
 
     def failures(self) -> Series:
         """The series of failures: a request exceeds by not ending well. Its values are the exceedances themselves."""
@@ -86,11 +93,9 @@ class Observations:
     def bad(self, limits: Mapping[str, float]) -> Series:
         """The series of requests that are no goodput: failed, or beyond any of ``limits`` (metric name -> seconds).
 
-        A latency that a request does not have cannot break its limit; of one that fewer than half of the answered requests have
-        too little is known, and the series is empty. The values are the exceedances themselves.
+        A latency that a request does not have cannot break its limit. So where too few have it (``shows``), at least as many are
+        bad as are counted here. The values are the exceedances themselves.
         """
-        if not self.shows(limits):
-            return self.failures().first(0)
         broken = self.failed.copy()
         for name, limit in limits.items():
             broken |= self._against(name, limit)[0] > 0

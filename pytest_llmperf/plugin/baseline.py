@@ -57,6 +57,8 @@ class Baseline:
     """Every run of this session so far and its repetitions, by their ids."""
     postponed: dict[RunKey, Mapping[str, Tolerance]] = field(default_factory=dict)
     """What ``holds`` was asked before the last repetition, which decides."""
+    late: set[RunKey] = field(default_factory=set)
+    """The runs that a fixture's teardown makes: they are decided there, and not behind the test's body."""
 
     @property
     def name(self) -> str:
@@ -70,7 +72,7 @@ class Baseline:
         key = run_key(document)
         self.remember(document)
         now = list(self.seen[key].values())
-        source = self.history.source(key.test, key.cell_id, key.ordinal)
+        source = self.history.source_for(document)
         others = any(test == key.test and cell_id != key.cell_id for test, cell_id in self.known)
         part = compare_runs(now, source.runs, source.label, tolerances, set(tolerances), other_cells_match=others)
         if source is self.history.newest:
@@ -78,11 +80,13 @@ class Baseline:
         note = f"{self.name} has no such run, {source.label} is the last before it that has"
         return part.model_copy(update={"note": f"{note}; {part.note}" if part.note else note})
 
-    def remember(self, document: RunDocument) -> None:
-        """Keep the newest state of a run beside its repetitions."""
+    def remember(self, document: RunDocument, *, late: bool = False) -> None:
+        """Keep the newest state of a run beside its repetitions. ``late``: a fixture's teardown made it."""
         from pytest_llmperf.report.comparison import run_key
 
         self.seen.setdefault(run_key(document), {})[document.run_id] = document
+        if late:
+            self.late.add(run_key(document))
 
     def postpone(self, document: RunDocument, tolerances: Mapping[str, Tolerance]) -> None:
         """Keep what is asked of a run and its repetitions, for the last of them."""
@@ -96,8 +100,11 @@ class Baseline:
 
         return self.postponed.get(run_key(document), otherwise)
 
-    def undecided(self, item: pytest.Item, made: Sequence[RunDocument]) -> list[RunDocument]:
-        """The last run of every load that earlier repetitions of the test made, and the deciding one did not."""
+    def undecided(self, item: pytest.Item, made: Sequence[RunDocument], *, late: bool) -> list[RunDocument]:
+        """The last run of every load that earlier repetitions of the test made, in their teardown where ``late``.
+
+        Without those that the deciding one ``made`` too.
+        """
         from pytest_llmperf.report.comparison import run_key, test_key
 
         cell = cells.cell_of(item)
@@ -107,7 +114,7 @@ class Baseline:
         return [
             list(runs.values())[-1]
             for key, runs in self.seen.items()
-            if (key.test, key.cell_id) == (test, cell.id) and key not in again
+            if (key.test, key.cell_id) == (test, cell.id) and key not in again and (key in self.late) == late
         ]
 
     def is_decided_by(self, node_id: str) -> bool:
@@ -122,18 +129,27 @@ class BaselineOfTest:
     baseline: Baseline | None
     """None in a session that only saves: there is nothing to compare with yet."""
     tolerances: Mapping[str, Tolerance]
+    """What ``holds`` gates: ``gates``, or the usual ones besides where the marker has no ``tolerance``."""
+    gates: Mapping[str, Tolerance]
+    """Of the marker and ``--llmperf-compare-fail``: what is gated whether the test asks or not."""
     recorder: Recorder
     decides: bool = True
     """False for all but the last repetition of a test."""
     rules: Rules = field(default_factory=Rules)
 
     def compare(self, run: LoadRun) -> ComparisonPart | None:
-        """How the run stands beside the baseline, metric by metric; kept with the run. None without a baseline."""
-        if self.baseline is None:
-            return None
+        """How the run stands beside the baseline, metric by metric; it fails nothing. None without a baseline.
+
+        It is kept with the run, under ``--llmperf-repeat`` only in the last repetition.
+        """
+        return None if self.baseline is None else self._compared(self.baseline, run, self.gates)
+
+    def _compared(self, baseline: Baseline, run: LoadRun, tolerances: Mapping[str, Tolerance]) -> ComparisonPart:
         run_id = run.run.identity.run_id
-        part = self.baseline.compare(self.recorder.runs[run_id], self.tolerances)
-        self.recorder.compared(run_id, part)
+        part = baseline.compare(self.recorder.runs[run_id], tolerances)
+        # What was decided of the run is read from what is kept: before the last repetition nothing is.
+        if self.decides:
+            self.recorder.compared(run_id, part)
         return part
 
     def holds(self, run: LoadRun) -> bool:
@@ -143,15 +159,16 @@ class BaselineOfTest:
         Under ``--llmperf-repeat`` the last repetition decides for all of them.
         """
         __tracebackhide__ = True
-        part = self.compare(run)
-        if part is None or self.baseline is None:
+        if self.baseline is None:
             return True
         document = self.recorder.runs[run.run.identity.run_id]
         if not self.decides:
+            self.baseline.remember(document)
             self.baseline.postpone(document, self.tolerances)
-        else:
-            _raise_if_regressed(part, document, RegressionError)
-            _raise_if_invalid(part, document, self.rules, RegressionError)
+            return True
+        part = self._compared(self.baseline, run, self.tolerances)
+        _raise_if_regressed(part, document, RegressionError)
+        _raise_if_invalid(part, document, self.rules, RegressionError)
         return True
 
 
@@ -243,8 +260,8 @@ def baseline_for(item: pytest.Item, recorder: Recorder) -> BaselineOfTest:
     baseline = baseline_of(item.config)
     request = cells.request_of(item)
     defaults = {} if request.tolerance else {tolerance.key.name: tolerance for tolerance in DEFAULT_TOLERANCES}
-    tolerances = {**defaults, **tolerances_of(request, baseline)}
-    return BaselineOfTest(baseline, tolerances, recorder, _decides(item, baseline), _rules(item.config))
+    gates = tolerances_of(request, baseline)
+    return BaselineOfTest(baseline, {**defaults, **gates}, gates, recorder, _decides(item, baseline), _rules(item.config))
 
 
 def _rules(config: pytest.Config) -> Rules:
@@ -257,18 +274,21 @@ def _decides(item: pytest.Item, baseline: Baseline | None) -> bool:
 
 
 @contextmanager
-def gated(item: pytest.Item, recorder: Recorder) -> Iterator[None]:
-    """Around a test's body: hold its runs beside the baseline, whatever became of it. Raises ``GateError``."""
+def gated(item: pytest.Item, recorder: Recorder, *, late: bool = False) -> Iterator[None]:
+    """Around a test's body: hold its runs beside the baseline, whatever became of it. Raises ``GateError``.
+
+    ``late``: around its teardown, for the runs that fixtures make there.
+    """
     try:
         yield
     except (Exception, pytest.fail.Exception):
-        _gate(item, recorder, has_failed=True)
+        _gate(item, recorder, has_failed=True, late=late)
         raise
     except pytest.skip.Exception:
         # INCONCLUSIVE may skip a test; that is no reason to overlook a regression.
-        _gate(item, recorder)
+        _gate(item, recorder, late=late)
         raise
-    _gate(item, recorder)
+    _gate(item, recorder, late=late)
 
 
 @contextmanager
@@ -281,7 +301,7 @@ def gated_where_skipped(item: pytest.Item, recorder: Recorder) -> Iterator[None]
         raise
 
 
-def _gate(item: pytest.Item, recorder: Recorder, *, has_failed: bool = False) -> None:
+def _gate(item: pytest.Item, recorder: Recorder, *, has_failed: bool = False, late: bool = False) -> None:
     """Compare the runs that the test did not compare itself; a gated regression fails it.
 
     A test that has failed keeps its own failure; how its runs compare is still kept with them. Of repetitions only the last
@@ -292,12 +312,13 @@ def _gate(item: pytest.Item, recorder: Recorder, *, has_failed: bool = False) ->
         return
     made = [document for document in recorder.runs.values() if not document.label]
     for document in made:
-        baseline.remember(document)
+        baseline.remember(document, late=late)
     if not _decides(item, baseline):
         return
     tolerances = tolerances_of(cells.request_of(item), baseline)
     held: list[tuple[RunDocument, Mapping[str, Tolerance]]] = [(document, tolerances) for document in made]
-    held += [(document, baseline.postponed_for(document, tolerances)) for document in baseline.undecided(item, made)]
+    unmade = baseline.undecided(item, made, late=late)
+    held += [(document, baseline.postponed_for(document, tolerances)) for document in unmade]
     parts = [_compared(document, recorder, baseline, asked) for document, asked in held]
     decisive = [] if has_failed else [(part, run) for part, (run, asked) in zip(parts, held, strict=True) if asked]
     for part, document in decisive:

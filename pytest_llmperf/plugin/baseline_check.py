@@ -56,6 +56,7 @@ def _check_tests(items: Sequence[pytest.Item], session: LlmperfSession, baseline
 
     refused: dict[str, ConfigError] = {}
     loading: list[str] = []
+    left_to_the_test = False
     runs = list(baseline.history.newest.runs)
     for item in items:
         cell, node_id = cells.cell_of(item), cells.node_id_of(item)
@@ -69,19 +70,27 @@ def _check_tests(items: Sequence[pytest.Item], session: LlmperfSession, baseline
             loading.append(test)
         elif not of_test:
             continue
-        runs += source.runs if source is not baseline.history.newest else ()
+        if source is not baseline.history.newest:
+            # It may have changed for good reason since: that is no reason to refuse the others. Where nothing fits, the test's
+            # own gate says so.
+            runs += source.runs
+            if any(not _differing(run, item, cell, session) for run in of_test):
+                baseline.known.add((test, cell.id))
+            else:
+                left_to_the_test = True
+            continue
         request = cells.request_of(item)
         for key in request.tolerance if of_test and request.tolerance is not None else ():
             in_other_cells = [run for run in baseline.history.newest.runs if not run.label and test_key(run) == test]
-            check_measured(metric_key(key).name, [*of_test, *in_other_cells], source.label, request.where)
-        problem = _problem(source.label, of_test, item, cell, session)
+            check_measured(metric_key(key).name, [*of_test, *in_other_cells], baseline.name, request.where)
+        problem = _problem(baseline.name, of_test, item, cell, session)
         if problem is not None:
             refused.setdefault(test, problem)
         elif of_test:
             baseline.known.add((test, cell.id))
     for key in baseline.tolerances if items else ():
         check_measured(key, runs, baseline.name, session.settings.where("compare_fail"))
-    _check_known(loading, refused, runs, baseline, session.settings.where("compare"))
+    _check_known(() if left_to_the_test else loading, refused, runs, baseline, session.settings.where("compare"))
 
 
 def _source(test: str, item: pytest.Item, cell: Cell, baseline: Baseline) -> Source:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -182,10 +183,16 @@ def check_requests(items: Iterable[pytest.Item], catalog: Catalog, override: str
             _marker_sla(request.sla, catalog, request.where)
         if "sla" in names:
             sla_of(request, catalog, workload, override)
-        elif any("sla" in mark.kwargs for mark in item.own_markers if mark.name == MARKER):
+        elif any("sla" in mark.kwargs for mark in item.own_markers if mark.name == MARKER) and not _may_ask(item):
             _warn_of_idle_sla(item, request.where)
         if request.profile is not None or "profile" in names:
             profile_of(request, catalog)
+
+
+def _may_ask(item: pytest.Item) -> bool:
+    """Whether a test takes ``request``, and so may ask for any fixture while it runs."""
+    function = getattr(item, "function", None)
+    return function is not None and "request" in signature(function).parameters
 
 
 def _warn_of_idle_sla(item: pytest.Item, where: Where) -> None:

@@ -146,15 +146,26 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, None, None]:
-    """Take a cell's deployment down as soon as its last test has ended, also where a fixture's teardown fails."""
+    """Treat the runs of a fixture's teardown as those of a test's body, and take a cell down when its last test has ended."""
     from pytest_llmperf.plugin.cells import cell_of
+
+    cell, following = cell_of(item), cell_of(nextitem)
+    if cell is None:
+        yield
+        return
+    from pytest_llmperf.plugin.asserted import check_unjudged
+    from pytest_llmperf.plugin.baseline import gated
+    from pytest_llmperf.plugin.results import RECORDER
     from pytest_llmperf.plugin.start import started
 
+    recorder = item.config.stash[RECORDER]
     try:
-        yield
+        # The runs of the body went with its report: the recorder has only those that are made from here on.
+        with gated(item, recorder, late=True):
+            yield
+        check_unjudged(item, recorder)
     finally:
-        cell, following = cell_of(item), cell_of(nextitem)
-        if cell is not None and (following is None or following.id != cell.id):
+        if following is None or following.id != cell.id:
             started(item.config).deployments.close(cell.id)
 
 

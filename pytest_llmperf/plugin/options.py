@@ -173,8 +173,9 @@ def read_settings(
 ) -> Settings:
     """Command line before environment before ini before default. Raises ``ConfigError`` naming the form that was used.
 
-    An empty environment variable or ini value is not set. An empty option is an error: a CI makes it of a variable that is not
-    set, and it would switch off, without a word, the gate or the baseline that was asked for.
+    An empty environment variable or ini value is not set, and blanks around one are not part of it. An empty option is an error:
+    a CI makes it of a variable that is not set, and it would switch off, without a word, the gate or the baseline that was
+    asked for.
     As everywhere in pytest, paths of the command line and environment start at the working directory, the ini's at rootdir.
     """
     raw: dict[str, str | None] = {}
@@ -183,8 +184,8 @@ def read_settings(
     for option in OPTIONS:
         forms = (
             (option.flag, _from_command_line(option, from_command_line(option.flag)), invocation_dir),
-            (option.env, environ.get(option.env), invocation_dir),
-            (f"ini {option.ini}", from_ini(option.ini), rootdir),
+            (option.env, (environ.get(option.env) or "").strip(), invocation_dir),
+            (f"ini {option.ini}", (from_ini(option.ini) or "").strip(), rootdir),
             (option.flag, option.default, rootdir),
         )
         place, raw[option.name], bases[option.name] = next((form for form in forms if form[1] and form[1].strip()), forms[-1])

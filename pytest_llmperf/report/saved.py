@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from pytest_llmperf.errors import ConfigError, Where, nearest
 from pytest_llmperf.report.commit import short_commit
-from pytest_llmperf.report.comparison import flaw, regressed, test_key
+from pytest_llmperf.report.comparison import flaw, matching, regressed, run_key, test_key
 from pytest_llmperf.report.document import SessionDocument, from_json, to_json
 from pytest_llmperf.report.storage import numbered_files, write_numbered
 
@@ -143,6 +143,17 @@ class History:
             self._add(Source(saved.label, tuple(run for run in runs if _question(run) not in self._last)))
         return self._last.get(wanted) or self._last.get((test, cell_id), self.newest)
 
+    def source_for(self, run: RunDocument) -> Source:
+        """What a run is compared with: where the same of its test's loads was last measured, if that can be compared.
+
+        A load in the same place may have been another one, given up since. Raises what ``pass_over`` raises.
+        """
+        test, cell_id, ordinal = _question(run)
+        source = self.source(test, cell_id, ordinal)
+        if source is self.newest or matching(source.runs, run).runs:
+            return source
+        return self.source(test, cell_id)
+
     def _add(self, source: Source) -> None:
         for run in source.runs:
             if not run.label:
@@ -239,15 +250,15 @@ def eligible(run: RunDocument, failed_tests: Collection[str]) -> str | None:
 def unfit(runs: Sequence[RunDocument], failed_tests: Collection[str], *, only_compared: bool = False) -> dict[str, str]:
     """Why runs of a session may not be in a baseline, by run id; those that may are not in it.
 
-    The repetitions of a test stand or fall together: only one of them fails when they regressed. ``only_compared``: the session
-    compares, so that a test none of whose runs was compared did not come to its end.
+    The repetitions of a test stand or fall together: only one of them fails when they regressed, and what the last of them that
+    was compared says holds for all. ``only_compared``: the session compares, so that a test none of whose runs was compared did
+    not come to its end.
     """
     cells = {run.cell.id for run in runs}
     failed = {(test_key(node_id, cell_id), cell_id) for node_id in failed_tests for cell_id in cells}
-    compared = {_question(run)[:2]: False for run in runs if run.comparison is not None}
-    for run in runs:
-        if run.comparison is not None and regressed(run.comparison):
-            compared[_question(run)[:2]] = True
+    last = {run_key(run): (_question(run)[:2], run.comparison) for run in runs if run.comparison is not None}
+    compared = {question for question, _ in last.values()}
+    worse = {question for question, comparison in last.values() if regressed(comparison)}
 
     def reason(run: RunDocument) -> str | None:
         question = _question(run)[:2]
@@ -255,7 +266,7 @@ def unfit(runs: Sequence[RunDocument], failed_tests: Collection[str], *, only_co
             return why
         if question in failed:
             return "another repetition of its test failed"
-        if compared.get(question):
+        if question in worse:
             return "its test regressed"
         return "its test ended before it was compared" if only_compared and not run.label and question not in compared else None
 

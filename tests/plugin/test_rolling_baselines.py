@@ -194,3 +194,46 @@ def test_an_invalid_run_is_treated_as_the_session_says(
     document = json.loads((pytester.path / "out.json").read_text())
     assert [run["comparison"]["verdict"] for run in document["runs"]] == ["incomparable"] * 2
     assert not stored(pytester.path)
+
+
+LATE = """
+import pytest
+from pytest_llmperf import concurrency
+
+@pytest.mark.llmperf(workload="labels")
+def test_shown(load):
+    load(concurrency(4), "500ms")
+
+@pytest.mark.llmperf(workload="silent", tolerance={"e2e_p50": "10%"})
+def test_changed(load):
+    load(concurrency(4), "500ms")
+
+@pytest.fixture
+def afterwards(load):
+    yield
+    load(concurrency(4), "800ms")
+
+@pytest.mark.llmperf(workload="labels", tolerance={"tpot_p50": "10%"})
+def test_late(afterwards):
+    pass
+"""
+
+
+def test_an_older_run_that_does_not_fit_fails_its_own_test_and_a_teardown_is_no_way_around_the_gate(
+    pytester: pytest.Pytester, llmperf: Sessions
+) -> None:
+    write(pytester.path, LATE)
+    first = llmperf("--llmperf-save=roll")
+    assert "saved as baseline 0001_roll: 3 of 3 runs" in first.stdout.str()
+    llmperf(*ROLL, "-k", "shown").assert_outcomes(passed=1, deselected=2)
+    slow_down(pytester.path)
+    workloads = pytester.path / "fixtures" / "workloads.yaml"
+    labels, silent, changed = workloads.read_text().partition("silent:")
+    workloads.write_text(labels + silent + changed.replace("mean: 24", "mean: 30"))
+    third = llmperf(*ROLL)
+    third.assert_outcomes(passed=2, failed=1, errors=1)
+    text = third.stdout.str()
+    assert "GateError: baseline 0001_roll: INCOMPARABLE" in text
+    assert "output: fixed 24 -> fixed 30" in text
+    assert re.search(r"ERROR at teardown of test_late\[.*\n(.*\n)?GateError: baseline 0001_roll: REGRESSED", text)
+    assert "saved as baseline 0003_roll: 1 of 3 runs" in text

@@ -58,27 +58,35 @@ def test_skipped(stall, load):
 
 def test_measured_again(stall, compare_variants):
     assert len(compare_variants("default", "default", constant("20/s"), "1s", margin="100%", pairs=3).pairs) == 3
+
+@pytest.fixture
+def afterwards(stall, load):
+    yield
+    load(constant("20/s"), "1500ms", label="late")
+
+def test_torn_down(afterwards):
+    pass
 """
 
 
 def test_an_invalid_run_that_nothing_judged_fails_its_test(pytester: pytest.Pytester, llmperf: Sessions) -> None:
     write(pytester.path, SUITE)
     result = llmperf("--llmperf-save=main", "-rs")
-    result.assert_outcomes(failed=4, passed=2, skipped=1)
+    result.assert_outcomes(failed=4, passed=3, skipped=1, errors=1)
     text = result.stdout.str()
     late = r"worker 0 (sent its requests|read its answers) late"
-    unjudged = re.findall(rf"^INVALID, and nothing judged it: (stress|constant 20/s): {late}", text, re.MULTILINE)
-    assert [label for label, _ in unjudged] == ["stress", "constant 20/s", "constant 20/s"]
-    assert text.count("  run.meets(sla) and run.judge(sla) judge a run; ") == 3
+    unjudged = re.findall(rf"^INVALID, and nothing judged it: (late|stress|constant 20/s): {late}", text, re.MULTILINE)
+    assert [label for label, _ in unjudged] == ["late", "stress", "constant 20/s", "constant 20/s"], "errors come first"
+    assert text.count("  run.meets(sla) and run.judge(sla) judge a run; ") == 4
     # A test that has failed or skipped keeps its own reason.
     assert "AssertionError: its own failure" in text
     assert re.search(r"SKIPPED \[1\] test_suite.py:\d+: by itself", text)
     invalid = {run["node_id"].partition("[")[0] for run in stored(pytester.path) if run["verdict"] == "INVALID"}
-    assert len(invalid) == 7, "every test had an INVALID run, also that whose pair was measured again"
+    assert len(invalid) == 8, "every test had an INVALID run, also that whose pair was measured again"
 
 
 def test_what_is_invalid_may_skip_its_test(pytester: pytest.Pytester, llmperf: Sessions) -> None:
     write(pytester.path, SUITE)
     result = llmperf("--llmperf-invalid=skip", "-k", "test_sweep", "-rs")
-    result.assert_outcomes(skipped=1, deselected=6)
+    result.assert_outcomes(skipped=1, deselected=7)
     assert re.search(r"SKIPPED \[1\] .*INVALID, and nothing judged it: constant 20/s: worker 0", result.stdout.str())

@@ -134,6 +134,27 @@ def test_a_mean_is_not_kept_by_failing() -> None:
     assert only(failing_at_random(3000, 0.3), {"itl": {"mean": "1s"}}).outcome is Outcome.INCONCLUSIVE
 
 
+def test_a_few_failures_do_not_outweigh_the_few_answers_that_have_a_tpot() -> None:
+    answers = [streamed(i * 0.1, 0.1, 0.01, tokens=5 if i % 10 == 0 else 1) for i in range(6000)]
+    few = loaded([failed(i * 0.1) if i % 100 == 7 else one for i, one in enumerate(answers)])
+    many = loaded([failed(i * 0.1) if i % 5 == 2 else one for i, one in enumerate(answers)])
+    assert judge_run(run(few), sla({"tpot": {"p95": "50ms"}}), Policy.MEASURED).outcome is Outcome.PASS
+    assert only(few, {"tpot": {"p95": "50ms"}}).outcome is not Outcome.FAIL
+    assert judge_run(run(many), sla({"tpot": {"p95": "50ms"}}), Policy.MEASURED).outcome is Outcome.FAIL
+    assert only(many, {"tpot": {"p95": "50ms"}}).outcome is not Outcome.PASS
+
+
+def test_goodput_that_too_little_is_known_of_is_missed_or_open_but_never_kept() -> None:
+    answers = [streamed(i * 0.1, 0.1, 0.01, tokens=5 if i % 10 == 0 else 1) for i in range(6000)]
+    document: dict[str, object] = {"goodput": {"min": "95%", "within": {"ttft": "1s", "tpot": "50ms"}}}
+    failing = loaded([failed(i * 0.1) if i % 5 == 2 else one for i, one in enumerate(answers)])
+    for policy in Policy:
+        assert judge_run(run(loaded(answers)), sla(document), policy).outcome is Outcome.INCONCLUSIVE
+        (check,) = judge_run(run(failing), sla(document), policy).checks
+        assert check.outcome is Outcome.FAIL
+        assert check.estimate.value == pytest.approx(0.8)
+
+
 def test_a_mean_stands_where_another_limit_answers_for_what_failed() -> None:
     checks = verdict(failing_at_random(3000, 0.3), {"ttft": {"mean": "1s"}, "error_rate": "5%"}).checks
     assert [check.outcome for check in checks] == [Outcome.PASS, Outcome.FAIL]

@@ -227,6 +227,19 @@ def test_a_server_that_produces_nothing(now: float, before: float, said: str) ->
     assert verdict("output_tokens_per_s:5%", [Sample(now)], [Sample(before)]) == said
 
 
+@pytest.mark.parametrize(
+    ("now", "before", "said", "note"),
+    [
+        (INF, 0.1, "regressed", "a request failed, and so there is no maximum"),
+        (0.1, INF, "noise", "a request of the baseline failed, and so it has no maximum to compare with"),
+        (INF, INF, "noise", "a request of the baseline failed, and so it has no maximum to compare with"),
+    ],
+)
+def test_one_failed_request_is_no_maximum(now: float, before: float, said: str, note: str) -> None:
+    change = held("ttft_max:10%", [exactly(now)], [exactly(before)])
+    assert (change.verdict, change.note) == (said, note)
+
+
 def test_most_runs_say_what_is_shown_where_some_have_no_bound() -> None:
     change = held("ttft_p99:10%", [exactly(INF), exactly(INF), exactly(0.1)], [exactly(0.1)])
     assert (change.measured, change.baseline, change.ratio) == pytest.approx((INF, 0.1, INF))

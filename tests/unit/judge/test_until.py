@@ -284,10 +284,30 @@ def test_the_backlog_of_a_trace_says_nothing() -> None:
     assert watched(Until(sla({"tpot": {"p95": "1s"}}), Policy.MEASURED, replayed), queue(3000, 8.0)) is None
 
 
-def test_goodput_within_a_latency_that_no_answer_has_settles_nothing() -> None:
-    answers = [Asked(i / RATE, (), end_s=i / RATE + 2, output_tokens=50) for i in range(3000)]
+def whole(n: int, *, fails_every: int = 0) -> LoadResult:
+    """``n`` answers that were not streamed, of which every so-manieth failed."""
+    answers = [Asked(i / RATE, (), end_s=i / RATE + 2, output_tokens=50) for i in range(n)]
+    return loaded([failed(i / RATE) if fails_every and i % fails_every == 1 else answer for i, answer in enumerate(answers)])
+
+
+def test_goodput_within_a_latency_that_no_answer_has_is_missed_by_what_is_known_and_never_kept() -> None:
     document: dict[str, object] = {"goodput": {"min": "80%", "within": {"ttft": "1s"}}}
-    for failing in (set[int](), set(range(0, 3000, 2))):
-        result = loaded([failed(i / RATE) if i in failing else answer for i, answer in enumerate(answers)])
+    for policy in Policy:
+        assert settle(whole(3000), document, policy) is None
+        result = whole(3000, fails_every=2)
+        settled = settle(result, document, policy)
+        assert settled is not None
+        cut, stopped = ended(result, settled)
+        found = judge_run(run(cut, stopped), sla(document), policy)
+        assert found.outcome is Outcome.FAIL
+        assert found.checks[0].estimate.value == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["ttft", "tpot"])
+def test_failures_settle_nothing_of_a_latency_that_no_answer_has(name: str) -> None:
+    result = whole(3000, fails_every=5)
+    for statistic in ("p50", "p99", "max"):
+        document: dict[str, object] = {name: {statistic: "1s"}}
         for policy in Policy:
             assert settle(result, document, policy) is None
+            assert judge_run(run(result), sla(document), policy).outcome is Outcome.INCONCLUSIVE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -48,6 +48,21 @@ def streamed(scheduled_s: float, ttft_s: float, gap_s: float = 0.1, tokens: int 
 def failed(scheduled_s: float, outcome: Outcome = Outcome.TIMEOUT, error: str = "timeout") -> Asked:
     """A request that got no token."""
     return Asked(scheduled_s, outcome=outcome, error=error)
+
+
+def stands_in(counted: Sequence[Asked], has: Callable[[Asked], bool]) -> list[bool]:
+    """By a loop: which of the failed ones count as a latency that only the answered ones with ``has`` have."""
+    answered = having = standing = 0
+    owed, found = 0.0, []
+    for one in counted:
+        if one.outcome is Outcome.OK:
+            answered, having = answered + 1, having + has(one)
+            found.append(False)
+            continue
+        owed += having / answered if answered else 1.0
+        found.append(math.ceil(owed - 1e-9) > standing)
+        standing += found[-1]
+    return found
 
 
 def log_of(asked: Sequence[Asked]) -> RequestLog:

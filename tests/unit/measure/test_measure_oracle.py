@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from pytest_llmperf.load.records import Outcome
 from pytest_llmperf.measure.compute import measure
 from pytest_llmperf.metrics import metric_key
-from tests.unit.measure.logs import Asked, result_of
+from tests.unit.measure.logs import Asked, result_of, stands_in
 
 WINDOW = (2.0, 8.0)
 
@@ -65,11 +66,17 @@ def test_latencies_counts_and_flows_agree_with_a_loop(log: list[Asked]) -> None:
         expected = math.nan if ok and not values else median(values + missing)
         assert metrics.estimate(metric_key(key)).value == pytest.approx(expected, nan_ok=True)
 
-    agrees("ttft_p50", [a.chunks[0][0] - a.scheduled_s for a in ok if a.chunks], failures)
+    def failures_of(has: Callable[[Asked], bool]) -> list[float]:
+        return [math.inf] * sum(stands_in(ended, has))
+
+    def has_pace(one: Asked) -> bool:
+        return one.tokens >= 2 and len(one.chunks) >= 2
+
+    agrees("ttft_p50", [a.chunks[0][0] - a.scheduled_s for a in ok if a.chunks], failures_of(lambda a: bool(a.chunks)))
     agrees("e2e_p50", [a.ended_s - a.scheduled_s for a in ok], failures)
     agrees("service_e2e_p50", [a.ended_s - a.scheduled_s - 0.05 for a in ok], failures)
-    tpot = [(a.chunks[-1][0] - a.chunks[0][0]) / (a.tokens - 1) for a in ok if a.tokens >= 2 and len(a.chunks) >= 2]
-    agrees("tpot_p50", tpot, failures)
+    tpot = [(a.chunks[-1][0] - a.chunks[0][0]) / (a.tokens - 1) for a in ok if has_pace(a)]
+    agrees("tpot_p50", tpot, failures_of(has_pace))
     gaps = oracle_gaps(log)
     # A failed request is as many gaps as an answered one has, and one at least.
     never_ended = round(len(failures) * max(1.0, len(gaps) / len(ok))) if ok else len(failures)

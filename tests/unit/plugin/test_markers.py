@@ -271,6 +271,11 @@ def test_an_sla_on_a_test_that_does_not_ask_for_it_is_told_once(collect: Collect
 
 
 @pytest.mark.filterwarnings("error")
+def test_a_test_with_request_may_ask_for_its_sla_while_it_runs(collect: Collect) -> None:
+    check_requests(collect(IDLE.replace("load, cell", "load, cell, request")), CATALOG, None)
+
+
+@pytest.mark.filterwarnings("error")
 def test_an_idle_sla_is_a_usage_error_where_warnings_are(collect: Collect) -> None:
     with pytest.raises(ConfigError, match="marker llmperf: sla= asserts nothing"):
         check_requests(collect(IDLE), CATALOG, None)

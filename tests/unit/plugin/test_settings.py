@@ -47,6 +47,13 @@ def test_an_empty_variable_or_ini_value_is_not_set(empty: str) -> None:
     assert settings(None, {"LLMPERF_SAVE": empty}, {"llmperf_compare_fail": empty, "llmperf_autosave": empty}) == settings()
 
 
+def test_blanks_around_a_variable_or_an_ini_value_are_not_part_of_it() -> None:
+    environ = {"LLMPERF_TARGET": "endpoint ", "LLMPERF_URL": " http://127.0.0.1:9\n", "LLMPERF_JSON": "out.json "}
+    found = settings(None, environ, {"llmperf_compare": "\nmain", "llmperf_storage": " kept "})
+    assert (found.target, found.url, found.json) == ("endpoint", "http://127.0.0.1:9", HERE / "out.json")
+    assert (found.compare, found.storage) == ("main", ROOT / "kept")
+
+
 @pytest.mark.parametrize("value", ["", " ", [""], ["ttft_p99:10%", ""], [","], ["ttft_p99:10%", " , "]])
 def test_an_empty_gate_is_no_gate_that_was_meant(value: str | list[str]) -> None:
     with pytest.raises(ConfigError, match=r"^--llmperf-compare-fail: needs a value"):

@@ -266,6 +266,19 @@ def test_what_regressed_may_not_whatever_became_of_its_test() -> None:
     assert unfit([*slow[:2], slow[2].model_copy(update={"comparison": shown})], (), only_compared=True) == {}
 
 
+def test_what_the_last_comparison_says_holds_for_all_repetitions() -> None:
+    before = [repetition(f"b{i}", i) for i in (1, 2, 3)]
+    slow, good = repetition("r1", 1, slow=True), repetition("r2", 2)
+    regressed, held = (compared([run] * 3, *before, fail=["tpot_p50:10%"]) for run in (slow, good))
+    assert (regressed.verdict, held.verdict) == ("regressed", "unchanged")
+    runs = [slow.model_copy(update={"comparison": regressed}), good.model_copy(update={"comparison": held})]
+    assert unfit(runs, (), only_compared=True) == {}
+    assert unfit(runs[::-1], (), only_compared=True) == dict.fromkeys(["r1", "r2"], "its test regressed")
+    # Another of the test's loads is no repetition: each must hold.
+    second = good.model_copy(update={"run_id": "second", "ordinal": 2, "comparison": held})
+    assert unfit([runs[0], second], (), only_compared=True) == dict.fromkeys(["r1", "second"], "its test regressed")
+
+
 def test_what_was_not_compared_in_a_session_that_compares_may_not() -> None:
     part = document("part", label="8/s")
     assert unfit([repetition("r1", 1), part], (), only_compared=True) == {"r1": "its test ended before it was compared"}
@@ -320,6 +333,14 @@ def test_what_the_newest_has_no_run_of_is_looked_up_before_it(tmp_path: Path) ->
     assert past.source(f"{KEY}test_chat", CELL, 3).label == "0003_roll"
     assert past.source(f"{KEY}test_gone", CELL) is past.newest
     assert not passed_over
+
+
+def test_a_load_is_not_held_against_one_that_was_given_up_in_its_place(tmp_path: Path) -> None:
+    given_up = document("given_up", ordinal=2, profile="poisson 20/s")
+    past = history(tmp_path, [], [document("old"), given_up], [document("kept")])
+    assert past.source_for(given_up).label == "0001_roll"
+    added = past.source_for(document("added", ordinal=2))
+    assert (added.label, [run.run_id for run in added.runs]) == ("0002_roll", ["kept"])
 
 
 def test_older_sessions_are_read_only_where_one_is_missing_and_a_damaged_one_is_passed_over(tmp_path: Path) -> None:
