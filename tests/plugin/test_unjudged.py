@@ -8,29 +8,19 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.plugin.baseline_sessions import stored, write
+from tests.plugin.baseline_sessions import STALL, stored, write
 
 Sessions = Callable[..., pytest.RunResult]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds a load worker in /proc")
 
-SUITE = """
-import os, signal, threading, urllib.request
-from pathlib import Path
+SUITE = (
+    STALL
+    + """
 import pytest
 from pytest_llmperf import constant
 
 pytestmark = pytest.mark.llmperf(workload="labels", sla={"e2e": {"p50": "5s"}})
-
-def stop_the_worker_for_a_second(base_url):
-    running = b""
-    while b"num_requests_running" not in running or b" 0.0" in running:
-        lines = urllib.request.urlopen(base_url + "/metrics").read().splitlines()
-        running = next(line for line in lines if line.startswith(b"vllm:num_requests_running"))
-    children = [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
-    (worker,) = [pid for pid in children if b"pytest_llmperf.load.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    os.kill(worker, signal.SIGSTOP)
-    threading.Timer(1.0, os.kill, (worker, signal.SIGCONT)).start()
 
 @pytest.fixture
 def stall(deployment):
@@ -67,6 +57,7 @@ def afterwards(stall, load):
 def test_torn_down(afterwards):
     pass
 """
+)
 
 
 def test_an_invalid_run_that_nothing_judged_fails_its_test(pytester: pytest.Pytester, llmperf: Sessions) -> None:
