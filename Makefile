@@ -4,13 +4,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT := demo-out
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test test-engine lint bench bench-peers clean
 
 help:
 	@echo "make demo   run 'pytest suites/ -k h100' on the embedded simulator; results in $(OUT)/"
 	@echo "make test   formatting, types, import rules and every test that needs no cluster and no engine"
+	@echo "make test-engine  the tests against a real vLLM for CPU, which is installed outside the checkout (5.5 GB, minutes)"
 	@echo "make lint   formatting and types only"
 	@echo "make bench  the benchmarks of tests/perf (minutes; prints tables)"
+	@echo "make bench-peers  the same load by other load generators (installs them outside the checkout; prints a table)"
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed (set PYTHON=)" if sys.version_info < (3, 11) else 0)'
@@ -34,8 +36,15 @@ lint: $(VENV)/.installed
 test: lint
 	$(BIN)/pytest tests/unit tests/plugin
 
+test-engine: $(VENV)/.installed
+	$(BIN)/python tests/engine/install.py
+	$(BIN)/pytest tests/engine
+
 bench: $(VENV)/.installed
 	$(BIN)/pytest tests/perf -s
+
+bench-peers: $(VENV)/.installed
+	$(BIN)/python -m tests.perf.peers
 
 clean:
 	rm -rf $(OUT) $(VENV) .mypy_cache .ruff_cache .pytest_cache .llmperf

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytest_llmperf.deploy.base import Deployment
-    from pytest_llmperf.experiment.profile import TraceReplay, concurrency, constant, poisson, trace
+    from pytest_llmperf.experiment.profile import TraceReplay, bursts, concurrency, constant, gamma, poisson, trace
     from pytest_llmperf.experiment.records import Cell, NamedProfile, Workload
     from pytest_llmperf.experiment.sla import Sla
+    from pytest_llmperf.experiment.stages import hold, ramp, spikes, stages, stairs
     from pytest_llmperf.plugin.baseline import BaselineOfTest
     from pytest_llmperf.plugin.capacity import CapacityResult, FindCapacity, Sweep, SweepResult
     from pytest_llmperf.plugin.drift import drift
@@ -32,10 +33,17 @@ __all__ = [
     "TraceReplay",
     "VariantsResult",
     "Workload",
+    "bursts",
     "concurrency",
     "constant",
     "drift",
+    "gamma",
+    "hold",
     "poisson",
+    "ramp",
+    "spikes",
+    "stages",
+    "stairs",
     "trace",
 ]
 
@@ -55,10 +63,17 @@ _HOMES = {
     "TraceReplay": "experiment.profile",
     "VariantsResult": "plugin.variants",
     "Workload": "experiment.records",
+    "bursts": "experiment.profile",
     "concurrency": "experiment.profile",
     "constant": "experiment.profile",
     "drift": "plugin.drift",
+    "gamma": "experiment.profile",
+    "hold": "experiment.stages",
     "poisson": "experiment.profile",
+    "ramp": "experiment.stages",
+    "spikes": "experiment.stages",
+    "stages": "experiment.stages",
+    "stairs": "experiment.stages",
     "trace": "experiment.profile",
 }
 

@@ -74,7 +74,7 @@ _ALL = (
     _latency(
         "e2e",
         "E2E",
-        "arrival of the last token (or of the whole body, when not streaming) - scheduled start",
+        "arrival of the last token or text (or of the whole body, when not streaming) - scheduled start",
         "MLPerf Inference LoadGen",
     ),
     _latency("service_ttft", "TTFT (sent)", "arrival of the first token - request sent", "vLLM bench serve"),

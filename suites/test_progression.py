@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_llmperf import Load, NamedProfile, Sla, Sweep, concurrency, poisson
+from pytest_llmperf import Load, NamedProfile, Sla, Sweep, concurrency, poisson, stairs
 
 # What holds for the middle request, so that a handful of requests can show it.
 MEDIANS = {"ttft": {"p50": "500ms"}, "tpot": {"p50": "100ms"}, "error_rate": "0%"}
@@ -28,6 +28,13 @@ def test_linear(sweep: Sweep, sla: Sla, profile: NamedProfile) -> None:
     """Step by step up to the rate at which the SLA is held: each step is served."""
     steps = sweep([times(factor, profile) for factor in STEPS], "5s")
     assert all(run.meets(sla) for run in steps)
+
+
+@pytest.mark.llmperf(workload="summarization", sla=MEDIANS)
+def test_stairs(load: Load, sla: Sla) -> None:
+    """From one request in two seconds to two a second, step by step, in one run."""
+    run = load(stairs("0.5/s", "2/s", step="0.5/s", each="2s", arrivals="constant"), warmup="0s")
+    assert run.meets(sla)
 
 
 @pytest.mark.llmperf(workload="summarization", sla=MEDIANS)

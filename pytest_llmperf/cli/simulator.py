@@ -1,4 +1,4 @@
-"""``pytest-llmperf sim``: the simulator as a server, by hand."""
+"""``pytest-llmperf sim``: the simulator as a server, by hand; ``sim calibrate`` fits it to a real one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_llmperf.cli.calibrate import add_calibrate
 from pytest_llmperf.errors import ConfigError, UnitError, Where
 from pytest_llmperf.units import parse_duration, parse_fraction
 
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare ``sim``."""
-    sim = commands.add_parser("sim", help="run the simulator as an OpenAI-compatible server")
+    """Declare ``sim`` and ``sim calibrate``."""
+    sim = commands.add_parser("sim", help="run the simulator as an OpenAI-compatible server, or calibrate it")
     sim.add_argument("--hardware", default="h100", help="from the catalog: h100, h100x4, l40s, … [%(default)s]")
     sim.add_argument("--model", default="llama-3.1-8b", help="from the catalog [%(default)s]")
     sim.add_argument("--variant", default="default", help="from the catalog [%(default)s]")
@@ -35,6 +36,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     sim.add_argument("--crash-after", type=int, default=0, metavar="N", help="fault: exit after N requests")
     sim.add_argument("--slow-start", default="0s", metavar="TIME", help="fault: a longer cold start")
     sim.set_defaults(run=_sim)
+    add_calibrate(sim.add_subparsers(metavar="[calibrate]"))
 
 
 def _sim(options: argparse.Namespace) -> int:

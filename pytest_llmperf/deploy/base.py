@@ -17,15 +17,27 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An OpenAI-compatible server: ``base_url`` without ``/v1`` (``http://127.0.0.1:8000``) and the model's served name.
+    """A server: ``base_url`` without ``/v1`` (``http://127.0.0.1:8000``) and the model's served name.
 
-    ``api_key`` is sent as a Bearer token and never shown: it is left out of ``repr`` and of every document.
+    ``api_key`` is sent as a Bearer token, ``headers`` (name, value) with every request; neither is ever shown: they are left
+    out of ``repr`` and of every document.
     """
 
     base_url: str
     model: str
     api_key: str | None = field(default=None, repr=False)
     simulated: bool = False
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    ca_file: str | None = None
+    """A file of certificates to trust instead of the system's."""
+    verify: bool = True
+    """Whether a TLS certificate is checked."""
+    stream_usage: bool = True
+    """Whether the server takes ``stream_options`` and says in a stream how many tokens it holds."""
+    continuous_usage: bool = True
+    """Whether it says so in every event, where it is asked to (``continuous_usage_stats``)."""
+    openai: bool = True
+    """Whether it has an OpenAI-compatible API; without one ``model`` is as the user named it, or empty."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +86,7 @@ class Deployment(Protocol):
 
 
 class Target(Protocol):
-    """Where a session runs its cells: ``sim``, ``endpoint``."""
+    """Where a session runs its cells: ``sim``, ``process``, ``endpoint``."""
 
     @property
     def name(self) -> str: ...

@@ -93,7 +93,7 @@ class SimTarget:
             phases=(
                 Phase("process", listening_s),
                 Phase("cold start", answer.ready_s),
-                Phase("first completion", answer.first_completion_s),
+                *answer.completion_phase,
             ),
         )
         return SimDeployment(cell, answer.endpoint, info, process, log)

@@ -52,6 +52,7 @@ def sim_spec(cell: Cell, seed: int = 0) -> SimSpec:
         engine=_engine_args(cell, given),
         served_model_name=cell.model.name,
         seed=seed,
+        api_overhead_s=cell.hardware.efficiency.api_overhead,
         slowdown=_slowdown(cell),
     )
     return spec if spec.engine.max_model_len is not None else _with_longest_context(spec)
@@ -89,6 +90,8 @@ def _gpu(hardware: Hardware) -> GpuSpec:
         engine_class=hardware.engine_class,
         bandwidth_efficiency=efficiency.bandwidth,
         layer_overhead_s=efficiency.layer_overhead,
+        sequence_overhead_s=efficiency.sequence_overhead,
+        token_overhead_s=efficiency.token_overhead,
     )
 
 

@@ -8,8 +8,11 @@ from typing import ClassVar, Literal
 
 from pydantic import ConfigDict
 
-from pytest_llmperf.experiment.profile import Concurrency, Constant, LoadProfile, Poisson
+from pytest_llmperf.experiment.http_template import HttpTemplate, Query
+from pytest_llmperf.experiment.profile import LoadProfile
+from pytest_llmperf.experiment.profile_keys import ProfileArrivals, ProfileStage, check_keys, driven_profile
 from pytest_llmperf.experiment.quantities import Bytes, BytesPerSecond, Count, Fraction, PerSecond, Seconds, UsdPerHour
+from pytest_llmperf.experiment.stages import ThinkDistribution
 
 STRICT = ConfigDict(extra="forbid")
 Precision = Literal["bf16", "fp16", "fp8", "int4"]
@@ -44,7 +47,9 @@ class Efficiency:
     """How much of its datasheet peaks an accelerator reaches when it serves: what the simulator computes step times from.
 
     ``bandwidth`` is the share of the memory bandwidth a decode step streams at, ``mfu_*`` the share of the dense peak a long
-    prefill reaches, ``layer_overhead`` the seconds per layer and step that neither bytes nor FLOPs explain.
+    prefill reaches, ``layer_overhead`` the seconds per layer and step that neither bytes nor FLOPs explain,
+    ``sequence_overhead`` those per layer and running sequence, ``token_overhead`` those per layer and prompt token.
+    ``api_overhead`` are the seconds of a request outside the engine.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -52,6 +57,9 @@ class Efficiency:
     mfu_bf16: Fraction = 0.55
     mfu_fp8: Fraction = 0.40
     layer_overhead: Seconds = 40e-6
+    sequence_overhead: Seconds = 0.3e-6
+    token_overhead: Seconds = 0.0
+    api_overhead: Seconds = 5e-3
 
 
 @dataclass(frozen=True)
@@ -219,36 +227,78 @@ class SharedPrefix:
             raise ValueError("'tokens' and 'groups' must be 1 or more")
 
 
+_NOT_SAID = Lengths(1)
+"""Where a workload says nothing of its lengths."""
+
+
 @dataclass(frozen=True)
 class Workload:
     """What is asked: input and output lengths in tokens, what prompts share, turns, API.
 
-    ``input`` counts the whole first prompt, the shared prefix included. ``warmup`` is the load that primes and is not
-    counted, fixed beforehand. ``sla`` names the SLA that fits, ``profile`` the load at which it is held.
+    ``input`` counts the whole first prompt, the shared prefix included; ``queries`` take its place where texts are given.
+    ``continuous_usage`` asks for the count of tokens in every event of a stream: for engines that send several tokens in one
+    (speculative decoding, a stream interval), since it makes each event nearly half as long again and its decoding more than
+    twice as dear. ``http`` is the form of a service that is not OpenAI-compatible. ``warmup`` is the load that primes and is
+    not counted, fixed beforehand. ``timeout`` bounds a request from the moment it was begun, ``first_token_timeout`` the wait
+    for a stream's first token, ``idle_timeout`` the silence after that; None leaves those to ``timeout``. ``sla`` names the SLA
+    that fits, ``profile`` the load at which it is held.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: str
     title: str
-    input: Lengths
-    output: Lengths
+    input: Lengths = _NOT_SAID
+    output: Lengths = _NOT_SAID
     shared_prefix: SharedPrefix | None = None
     turns: Turns | None = None
-    api: Literal["completions", "chat"] = "completions"
+    api: Literal["completions", "chat", "http"] = "completions"
     prompt: Literal["token_ids", "text"] = "token_ids"
     stream: bool = True
     ignore_eos: bool = True
     warmup: Seconds = 2.0
     timeout: Seconds = 120.0
+    first_token_timeout: Seconds | None = None
+    idle_timeout: Seconds | None = None
     sla: str | None = None
     profile: str | None = None
+    continuous_usage: bool = False
+    http: HttpTemplate | None = None
+    queries: tuple[Query, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.http is None and self.api == "http":
+            raise ValueError("'api: http' needs a template: the key 'http' with 'path', 'body' and 'text'")
+        if self.http is not None and self.api != "http":
+            raise ValueError(f"the template 'http' is for 'api: http', not for 'api: {self.api}'")
+        self._check_lengths()
+        self._check_queries()
+        if self.continuous_usage and (self.api == "http" or not self.stream):
+            raise ValueError("'continuous_usage' is for streamed answers of completions and chat")
+        for name in ("first_token_timeout", "idle_timeout"):
+            limit = getattr(self, name)
+            if limit is not None and not (self.stream and 0 < limit <= self.timeout):
+                raise ValueError(f"'{name}' is for streamed answers: more than 0 and at most 'timeout' ({self.timeout:g}s)")
         if self.shared_prefix is not None and self.shared_prefix.tokens > self.input.least:
             raise ValueError(
                 f"'shared_prefix.tokens' ({self.shared_prefix.tokens}) is more than the shortest input ({self.input.least}); "
                 "raise 'input.min'"
             )
+
+    def _check_lengths(self) -> None:
+        if self.input is _NOT_SAID and not self.queries:
+            raise ValueError("the key 'input' is missing")
+        if self.output is _NOT_SAID and (self.http is None or "output_tokens" in self.http.placeholders):
+            raise ValueError("the key 'output' is missing")
+
+    def _check_queries(self) -> None:
+        if not self.queries:
+            return
+        if self.api == "completions" and self.prompt == "token_ids":
+            raise ValueError("'queries' are texts: they need 'prompt: text' (or 'api: chat')")
+        beside = {"input": self.input is not _NOT_SAID, "shared_prefix": self.shared_prefix is not None}
+        beside["turns"] = self.turns is not None and self.api == "completions"
+        if (key := next((key for key, given in beside.items() if given), None)) is not None:
+            raise ValueError(f"'queries' are the whole prompts: {key!r} has no meaning beside them")
 
 
 @dataclass(frozen=True)
@@ -259,33 +309,42 @@ class ProfileChange:
     rate: PerSecond | None = None
     users: int | None = None
     duration: Seconds | None = None
+    stages: tuple[ProfileStage, ...] = ()
 
 
 @dataclass(frozen=True)
 class NamedProfile:
-    """A load profile with a name and a duration: an open loop at ``rate``, or a closed loop of ``users``.
+    """A load profile with a name and a duration: an open loop at ``rate`` or a closed loop of ``users``, or either in ``stages``.
 
-    ``hardware`` says what changes on which (``h100``, or ``h100x4`` for just that count): a rate that one accelerator
-    serves easily would drown another.
+    ``arrivals`` says how requests come: ``gamma`` has a ``burstiness``, ``bursts`` have ``size`` requests at once ``every`` so
+    often; users of ``concurrency`` have a ``think_time`` and come over the ``ramp``. Stages have a duration of their own, unless
+    they ``repeat``. ``hardware`` says what changes on which (``h100``, or ``h100x4`` for just that count): a rate that one
+    accelerator serves easily would drown another.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: str
-    arrivals: Literal["constant", "poisson", "concurrency"]
-    duration: Seconds
+    arrivals: ProfileArrivals
+    duration: Seconds | None = None
     rate: PerSecond | None = None
     users: int | None = None
     think_time: Seconds = 0.0
     hardware: Mapping[str, ProfileChange] = field(default_factory=dict)
+    burstiness: float | None = None
+    size: int | None = None
+    every: Seconds | None = None
+    think_distribution: ThinkDistribution = "fixed"
+    ramp: Seconds = 0.0
+    stages: tuple[ProfileStage, ...] = ()
+    repeat: bool = False
 
     def __post_init__(self) -> None:
-        for key, value, wanted in (("rate", self.rate, self.is_open), ("users", self.users, not self.is_open)):
-            if wanted and not (value and value > 0):
-                raise ValueError(f"{self.arrivals} arrivals need '{key}', more than 0")
-            if not wanted and value is not None:
-                raise ValueError(f"{self.arrivals} arrivals have no '{key}'")
-        if not self.duration > 0:
-            raise ValueError("'duration' must be more than 0")
+        check_keys(self)
+        for hardware, change in self.hardware.items():
+            try:
+                self._changed(change)
+            except ValueError as error:
+                raise ValueError(f"on hardware {hardware!r}: {error}") from None
 
     @property
     def is_open(self) -> bool:
@@ -294,21 +353,22 @@ class NamedProfile:
 
     def on(self, hardware: Hardware) -> NamedProfile:
         """The profile as it is on this hardware."""
-        change = self.hardware.get(hardware.id) or self.hardware.get(hardware.name) or ProfileChange()
+        return self._changed(self.hardware.get(hardware.id) or self.hardware.get(hardware.name) or ProfileChange())
+
+    def _changed(self, change: ProfileChange) -> NamedProfile:
         return replace(
             self,
-            rate=change.rate or self.rate,
-            users=change.users or self.users,
-            duration=change.duration or self.duration,
+            rate=self.rate if change.rate is None else change.rate,
+            users=self.users if change.users is None else change.users,
+            duration=self.duration if change.duration is None else change.duration,
+            stages=change.stages or self.stages,
             hardware={},
         )
 
     @property
     def load_profile(self) -> LoadProfile:
         """What the load engine drives."""
-        if self.rate is not None:
-            return Constant(self.rate) if self.arrivals == "constant" else Poisson(self.rate)
-        return Concurrency(self.users or 1, self.think_time)
+        return driven_profile(self)
 
 
 @dataclass(frozen=True)

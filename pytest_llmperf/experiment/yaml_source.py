@@ -23,6 +23,7 @@ _TAGS = {_STANDARD_TAG + name for name in ("str", "int", "float", "bool", "null"
 """What PyYAML calls nodes that carry no tag of their own; and tags that say no more than that."""
 _INT = re.compile(r"[-+]?\d+")
 _FLOAT = re.compile(r"[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?")
+_NOT_FINITE = re.compile(r"[-+]?\.inf|\.nan", re.IGNORECASE)
 _WORDS: Mapping[str, bool | None] = {"true": True, "false": False, "null": None, "~": None, "": None}
 
 
@@ -97,6 +98,8 @@ class _Reader:
         if node.tag not in _TAGS:
             raise self._error(f"the tag {node.tag!r} has no meaning here", path)
         if isinstance(node, yaml.ScalarNode):
+            if not node.style and node.tag == f"{_STANDARD_TAG}float" and _NOT_FINITE.fullmatch(node.value):
+                raise self._error(f"{node.value} is a number that nothing here can be; quotes make a text of it", path)
             return _scalar(node)
         if id(node) in self._open:
             raise self._error("the alias refers to what it is part of", path)

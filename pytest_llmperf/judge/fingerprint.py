@@ -5,23 +5,24 @@ Both are plain text by field, in the words of the catalog, so that a document ca
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from pytest_llmperf.secrets import MASK, is_secret, without_credentials
 from pytest_llmperf.units import format_duration
 
 if TYPE_CHECKING:
     from pytest_llmperf.deploy.base import DeploymentInfo
+    from pytest_llmperf.experiment.http_template import HttpTemplate, Query
     from pytest_llmperf.experiment.records import Cell, Lengths, SharedPrefix, Turns, Workload
 
 _ENGINE = "engine "
+_PLACEHOLDER = re.compile(r"\{\w+\}")
 UNSET = "unset"
 """How a field reads on the side that has none: an engine argument that only the other one sets."""
-MASK = "***"
-# The last word of a name decides: HF_TOKEN and AWS_SECRET_ACCESS_KEY hold a secret, TOKENIZERS_PARALLELISM does not.
-_SECRET = re.compile(r"(?:.*[-_])?(?:key|(?<!max[-_])token|secret|passw(?:or)?d|pass|credentials?)", re.IGNORECASE)
-_USER_IN_URL = re.compile(r"(\w+://)[^/@\s]+@")
 
 
 def fingerprint(cell: Cell, workload: Workload, profile: str, target: str, simulated: bool) -> dict[str, str]:
@@ -58,6 +59,10 @@ def cell_fingerprint(cell: Cell, workload: Workload, target: str, simulated: boo
         "output": _lengths(workload.output),
         "shared prefix": _shared_prefix(workload.shared_prefix),
         "turns": _turns(workload.turns),
+        # Only where there are some: baselines of workloads without them keep their fingerprint.
+        **({"continuous usage": "true"} if workload.continuous_usage else {}),
+        **_template(workload.http),
+        **({"queries": _queries(workload.queries)} if workload.queries else {}),
     }
 
 
@@ -103,7 +108,7 @@ def _switch(on: bool) -> str:
 
 
 def _shown(name: str, value: str) -> str:
-    return MASK if _SECRET.fullmatch(name) else _USER_IN_URL.sub(rf"\1{MASK}@", value)
+    return MASK if is_secret(name) else without_credentials(value)
 
 
 def _lengths(lengths: Lengths) -> str:
@@ -116,6 +121,38 @@ def _lengths(lengths: Lengths) -> str:
 
 def _shared_prefix(prefix: SharedPrefix | None) -> str:
     return "none" if prefix is None else f"{prefix.tokens} tokens, groups: {prefix.groups}"
+
+
+def _template(http: HttpTemplate | None) -> dict[str, str]:
+    if http is None:
+        return {}
+    headers = {f"http header {name}": _shown(name, value) for name, value in sorted(http.headers.items())}
+    body = json.dumps(_without_secrets(http.body), sort_keys=True, ensure_ascii=False)
+    asked = f"{http.method} {without_credentials(http.path)}"
+    return {"http": asked, "http body": body, "http text": http.text, **headers}
+
+
+def _without_secrets(value: object) -> object:
+    """JSON, with the mask for the values of keys that speak of a secret. A placeholder and a switch are none."""
+    match value:
+        case str():
+            return without_credentials(value)
+        case list() | tuple():
+            return [_without_secrets(each) for each in value]
+        case Mapping():
+            return {key: MASK if is_secret(key) and not _is_open(each) else _without_secrets(each) for key, each in value.items()}
+        case _:
+            return value
+
+
+def _is_open(value: object) -> bool:
+    return value is None or isinstance(value, bool) or (isinstance(value, str) and _PLACEHOLDER.fullmatch(value) is not None)
+
+
+def _queries(queries: tuple[Query, ...]) -> str:
+    """By a digest: texts are long, and may be nobody else's business."""
+    written = json.dumps([[query.text, query.weight] for query in queries]).encode()
+    return f"{len(queries)} texts, {hashlib.sha256(written).hexdigest()[:12]}"
 
 
 def _turns(turns: Turns | None) -> str:

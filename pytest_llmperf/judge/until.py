@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_llmperf.experiment.profile import TraceReplay
 from pytest_llmperf.judge.policy import Policy, Settled
 from pytest_llmperf.judge.questions import Question, questions_of
 from pytest_llmperf.judge.replay import LOOK_EVERY_S, LOOKS, gross_ruling
@@ -50,13 +49,16 @@ class Until:
     limit, a gross miss over 2,000 requests, or a backlog that grows. Under ``measured`` also once no further request could mend
     the measured value; under ``certain`` by the sequential test, and PASS once it passes every threshold at the same look.
     Requests of a lengthened warm-up do not count, and but for the backlog nothing is settled while the warm-up may yet lengthen.
+    The beginning of a load that changes (stages, a ramp of users, a trace) tells nothing of the rest: it is settled only where no
+    further request could mend what is missed.
     """
 
     def __init__(self, sla: Sla, policy: Policy, plan: LoadPlan) -> None:
         self._policy = policy
         self._window_start_s = plan.window_start_s
-        # Of a trace the rate itself may grow, and the backlog with it.
-        self._asks_backlog = plan.open_loop and not isinstance(plan.profile, TraceReplay)
+        # Where the rate itself may grow, the backlog grows with it.
+        self._asks_backlog = plan.has_one_rate
+        self._is_stationary = plan.is_stationary
         self._soonest_s = _soonest_s(plan)
         self._planned = counted_requests(plan)
         self._questions = questions_of(sla)
@@ -72,6 +74,11 @@ class Until:
 
     def _found(self, seen: Observations) -> Iterator[tuple[Outcome, str]]:
         """What settles it, the cheapest to find first: an outcome and its sentence."""
+        if not self._is_stationary:
+            for question in self._asked:
+                if (why := self._lost_by_count(question, seen)) is not None:
+                    yield Outcome.FAIL, f"{question.name}: {why}"
+            return
         settling = extra_warmup(seen, self._window_start_s)
         steady = seen.counted_from(self._window_start_s + settling.extra_warmup_s)
         may_be_cold = seen.now_s < self._soonest_s or is_speeding_up(steady)
@@ -91,6 +98,11 @@ class Until:
         series = question.series(seen)
         if (gross := gross_ruling(series, question.p0)) is not None:
             return decided(gross, question.p0)
+        return self._lost_by_count(question, seen)
+
+    def _lost_by_count(self, question: Question, seen: Observations) -> str | None:
+        """Why a threshold cannot be kept any more, whatever is still to come."""
+        series = question.series(seen)
         if self._policy is Policy.CERTAIN:
             beyond = int(np.count_nonzero(series.exceeds))
             return f"{beyond:,} of {len(series):,} requests beyond the limit, none may be" if question.p0 <= 0 < beyond else None

@@ -12,6 +12,7 @@ from pytest_llmperf.judge.policy import Policy
 from pytest_llmperf.judge.text import shown
 from pytest_llmperf.measure.interval import quantile_rank
 from pytest_llmperf.measure.run import Steadiness
+from pytest_llmperf.metrics import metric_key
 
 if TYPE_CHECKING:
     from pytest_llmperf.experiment.sla import Gate, Grade, Sla, Threshold
@@ -181,11 +182,12 @@ def _excuse(metrics: Metrics, check: Check, limits: Mapping[str, float]) -> str 
     """
     metric, limit = check.threshold.key.metric, check.threshold.limit
     if metric.name == "goodput":
-        later = {name: limit_s + metrics.client_delay.in_metric(name) for name, limit_s in limits.items()}
+        delay = metrics.client_delay
+        later = {name: limit_s + delay.in_quantile(name, check.threshold.limit) for name, limit_s in limits.items()}
         without = metrics.goodput_at_most(later).value
         without_delay = f"which without what the client's own delay may be would be {shown(metric, without)}"
         return without_delay if check.threshold.met_by(without) else None
-    delay_s = metrics.client_delay.in_metric(metric.name) if metric.is_distribution else 0.0
+    delay_s = metrics.client_delay.in_metric(check.threshold.key) if metric.is_distribution else 0.0
     may_be_delay = f"of which the client's own delay may be {shown(metric, delay_s)}"
     return may_be_delay if limit < check.estimate.value <= limit + delay_s else None
 
@@ -213,24 +215,46 @@ def _check(metrics: Metrics, threshold: Threshold, limits: Mapping[str, float], 
     if threshold.met_by(estimate.value):
         left_out = metrics.left_out(key) if leaves_out else ""
         return Check(threshold, estimate, Outcome.INCONCLUSIVE if left_out else Outcome.PASS, left_out)
-    return Check(threshold, estimate, Outcome.FAIL, _failures(metrics) if math.isinf(estimate.value) else "")
+    return Check(threshold, estimate, Outcome.FAIL, _why_missed(metrics, threshold, estimate))
 
 
 def _why_unknown(key: MetricKey, metrics: Metrics) -> str:
+    if metrics.uncounted and key.metric.name in ("tpot", "itl", "goodput"):
+        return f"{metrics.uncounted:,} of {metrics.counts.ok:,} answers do not say how many tokens they have"
     if key.metric.is_distribution:
         return f"no request has a {key.metric.title} (it needs a streamed answer of several tokens)"
     if key.metric.name == "goodput":
         which = "one of the latencies within which a request would be good"
         return f"fewer than half of the answers have {which} (they need a streamed answer of several tokens)"
+    return _why_no_flow(key, metrics)
+
+
+def _why_no_flow(key: MetricKey, metrics: Metrics) -> str:
     if not metrics.window_s > 0:
         return "the measured window has no length"
+    if key.metric.name != "request_rate" and not metrics.estimate(metric_key("output_tokens_per_s")).is_known:
+        return "the answers do not say how many tokens they have"
+    if key.metric.name == "total_tokens_per_s":
+        return "the answers do not say how many tokens their prompts have"
     return "the cell has no price"
 
 
-def _failures(metrics: Metrics) -> str:
-    if metrics.counts.failed == 0:
+def _why_missed(metrics: Metrics, threshold: Threshold, estimate: Estimate) -> str:
+    """Of a miss by failures, what failed; empty for any other."""
+    counts, name = metrics.counts, threshold.key.metric.name
+    if counts.failed == 0:
         return ""
-    return f"{metrics.counts.failed:,} of {metrics.counts.ended:,} requests failed and count as never answered"
+    if name == "error_rate" or (name == "goodput" and not threshold.met_by(counts.ok / counts.ended)):
+        return f"{counts.failed:,} of {counts.ended:,} requests failed{_most_frequent_error(metrics)}"
+    if not math.isinf(estimate.value):
+        return ""
+    return f"{counts.failed:,} of {counts.ended:,} requests failed and count as never answered{_most_frequent_error(metrics)}"
+
+
+def _most_frequent_error(metrics: Metrics) -> str:
+    """``; most: http 401 Unauthorized, 80``; of a single kind ``; all: http 401 Unauthorized``."""
+    error, count = next(iter(metrics.errors.items()))
+    return f"; all: {error}" if count == metrics.counts.failed else f"; most: {error}, {count:,}"
 
 
 def _short_of_samples(metrics: Metrics, threshold: Threshold, estimate: Estimate, needed: int) -> Check:
@@ -243,7 +267,7 @@ def _short_of_samples(metrics: Metrics, threshold: Threshold, estimate: Estimate
     allowed = needed - quantile_rank(needed, level)
     beyond = metrics.exceedances(key, threshold.limit)
     if beyond > allowed:
-        failed = f" ({metrics.counts.failed:,} requests failed)" if metrics.counts.failed else ""
+        failed = f" ({metrics.counts.failed:,} requests failed{_most_frequent_error(metrics)})" if metrics.counts.failed else ""
         note = f"{beyond:,} of {have:,} samples are beyond the limit{failed}; of {needed:,} no more than {allowed:,} may be"
         return Check(threshold, estimate, Outcome.FAIL, note)
     return Check(threshold, estimate, Outcome.INCONCLUSIVE, more)

@@ -7,16 +7,19 @@ import os
 import secrets
 import selectors
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from tempfile import TemporaryFile
 
 import numpy as np
 
 from pytest_llmperf.deploy.base import Endpoint
 from pytest_llmperf.errors import LoadError
+from pytest_llmperf.load.achieved import achieved
+from pytest_llmperf.load.crew_size import available_cores, crew_size
 from pytest_llmperf.load.ctrl_c import CtrlC
 from pytest_llmperf.load.log import lost_log, merged_log
 from pytest_llmperf.load.messages import Done, Failed, Finish, Go, Job, Message, Progress, Ready, Seen, Stop
+from pytest_llmperf.load.notes import counting_notes
 from pytest_llmperf.load.options import LoadOptions, LoadProgress
 from pytest_llmperf.load.plan import LoadPlan
 from pytest_llmperf.load.pool import CLIENT_FAULTS
@@ -67,7 +70,7 @@ class _Crew:
     """The workers of one load."""
 
     def __init__(self, plan: LoadPlan, endpoint: Endpoint, options: LoadOptions, watch: Watch | None) -> None:
-        if options.workers < 1:
+        if options.workers is not None and options.workers < 1:
             raise LoadError(f"{options.workers} workers cannot drive a load: it takes 1 or more")
         if not options.look_every_s > 0:
             raise LoadError(f"a load cannot be looked at every {options.look_every_s:g} seconds: it takes more than 0")
@@ -94,15 +97,15 @@ class _Crew:
 
     def start(self) -> None:
         """Start every worker, wait until all are ready, and give them the instant at which to begin."""
-        count = self._options.workers
-        if self._plan.users and self._plan.users < count:
-            count = self._plan.users
-            self._notes.append(f"{count} of {self._options.workers} workers used: there are no more users")
-        for index in range(count):
+        options = self._options
+        crew = crew_size(self._plan, options.workers, options.cores if options.cores is not None else available_cores())
+        self._notes += [crew.note] if crew.note else []
+        for index in range(crew.workers):
             worker = WorkerProcess(index, TemporaryFile())  # noqa: SIM115  (closed by WorkerProcess.end)
             self._workers.append(worker)
             self._selector.register(worker.inbox.fd, selectors.EVENT_READ, worker)
-            worker.tell(Job(self._plan, self._endpoint, self._options, self._content_seed, index, count, self._watch is not None))
+            watched = self._watch is not None
+            worker.tell(Job(self._plan, self._endpoint, options, self._content_seed, index, crew.workers, watched))
         while not all(worker.is_ready for worker in self._workers):
             for worker, message in self._receive(None):
                 if message is None:
@@ -212,29 +215,37 @@ class _Crew:
             if worker.done is None and self._plan.open_loop
         ]
         log = merged_log([*(done.log for done in reports), *lost])
-        notes = dict.fromkeys(note for done in reports for note in done.notes)
-        if self._plan.workload.api == "chat" and self._plan.workload.prompt == "token_ids":
-            notes["chat prompts are text of about a word a token: the server's usage says how many tokens they were"] = None
-        health = ClientHealth(
-            workers=tuple(done.health for done in reports),
+        window_end_s = _window_end_s(self._plan, log, ended_s)
+        return LoadResult(
+            log,
+            self._health(reports, log, window_end_s),
+            self._started_at,
+            self._plan.window_start_s,
+            window_end_s=window_end_s,
+            interrupted=self._interrupted_s is not None,
+            planned_end_s=self._plan.window_end_s,
+            stopped_s=finished_s if was_enough else None,
+        )
+
+    def _health(self, reports: Sequence[Done], log: RequestLog, window_end_s: float) -> ClientHealth:
+        """What the workers say of themselves, and what the log says of them."""
+        workers = tuple(done.health for done in reports)
+        counting = counting_notes(self._plan.workload, self._endpoint, log)
+        told = dict.fromkeys([*(note for done in reports for note in done.notes), *counting])
+        if self._finish_s is None and self._interrupted_s is None:
+            told |= dict.fromkeys(_shortfall(self._plan, log))
+        return ClientHealth(
+            workers=workers,
             planned_requests=len(log),
             sent_requests=int(np.count_nonzero(~np.isnan(log.sent_s))),
-            notes=(*self._notes, *notes),
+            notes=(*self._notes, *told),
             unreachable_requests=sum(
                 outcome == Outcome.CONNECT_FAILED and error not in CLIENT_FAULTS
                 for outcome, error in zip(log.outcome, log.error, strict=True)
             ),
             lost_workers=len(self._workers) - len(reports),
-        )
-        return LoadResult(
-            log,
-            health,
-            self._started_at,
-            self._plan.window_start_s,
-            window_end_s=_window_end_s(self._plan, log, ended_s),
-            interrupted=self._interrupted_s is not None,
-            planned_end_s=self._plan.window_end_s,
-            stopped_s=finished_s if was_enough else None,
+            started_workers=len(self._workers),
+            achieved=achieved(self._plan, log, workers, self._plan.window_start_s, window_end_s),
         )
 
     def _last_s(self, instants_s: Iterable[float | None]) -> float | None:
@@ -252,6 +263,15 @@ def _lost(plan: LoadPlan, worker: int, workers: int, ended_s: float | None) -> R
         if session.arrival_s is not None and session.arrival_s <= until_s
     ]
     return lost_log(due, worker=worker, ended_s=until_s)
+
+
+def _shortfall(plan: LoadPlan, log: RequestLog) -> tuple[str, ...]:
+    """What to note of a closed loop that was over before it had made the requests (or sessions) that were asked for."""
+    made = len(np.unique(log.session[~log.warmup]))
+    if plan.open_loop or plan.max_sessions is None or made >= plan.max_sessions:
+        return ()
+    what = "requests" if plan.workload.turns is None else "sessions"
+    return (f"{made:,} of {plan.max_sessions:,} {what} were made: the load was over before",)
 
 
 def _window_end_s(plan: LoadPlan, log: RequestLog, stopped_s: float | None) -> float:

@@ -6,8 +6,13 @@ import os
 from array import array
 from enum import IntEnum
 from tempfile import TemporaryFile
+from typing import NamedTuple
+
+import numpy as np
 
 from pytest_llmperf.load.plan import SessionPlan
+from pytest_llmperf.load.records import Floats, Ints
+from pytest_llmperf.load.wall_clock import NO_STAMP
 
 NAN = float("nan")
 
@@ -26,7 +31,8 @@ class WireEnd(IntEnum):
 
 
 class Exchange:
-    """A request on its way. Instants are of the monotonic clock, ``nan`` until they have come.
+    """A request on its way. Instants are of the monotonic clock as the client read it, ``nan`` until they have come; each of
+    ``stamps`` is what the kernel said of the same read.
 
     Mutable and slotted: this is the hot path's record; ``load.decode`` makes the frozen one from it.
     """
@@ -37,18 +43,23 @@ class Exchange:
         "connected_s",
         "end",
         "end_s",
+        "end_stamp",
         "error",
         "first_byte_s",
+        "first_stamp",
+        "has_token",
+        "opening_delay_s",
         "planned_output_tokens",
         "planned_prompt_tokens",
         "read_s",
-        "read_sizes",
         "reads",
         "received_bytes",
         "request",
+        "retry_after",
         "scheduled_s",
         "sent_s",
         "session",
+        "stamps",
         "status",
         "turn",
         "warmup",
@@ -63,14 +74,19 @@ class Exchange:
         self.scheduled_s = scheduled_s
         self.request = request
         self.begun_s = self.connected_s = self.sent_s = self.first_byte_s = self.end_s = NAN
+        self.opening_delay_s = 0.0
+        """For how long the client left a connection waiting that stood already; nan where nobody says."""
         self.status = 0
         self.end = WireEnd.CANCELLED
         self.error = ""
         self.received_bytes = 0
+        self.retry_after = b""
+        self.has_token = False
         self.reads: list[bytes] = []
-        self.read_s: list[float] | array[float] = []
-        self.read_sizes: array[int] = array("Q")
-        self.body = Span(0, 0)
+        self.read_s: list[float] = []
+        self.stamps: list[bytes] = []
+        self.first_stamp = self.end_stamp = NO_STAMP
+        self.body = Span(0, 0, 0)
 
     @property
     def failed(self) -> bool:
@@ -83,17 +99,27 @@ class Exchange:
 
 
 class Span:
-    """Where a body lies in the tape."""
+    """Where a capture lies in the tape: ``size`` bytes of body, then what belongs to each of ``reads`` reads."""
 
-    __slots__ = ("size", "start")
+    __slots__ = ("reads", "size", "start")
 
-    def __init__(self, start: int, size: int) -> None:
+    def __init__(self, start: int, size: int, reads: int) -> None:
         self.start = start
         self.size = size
+        self.reads = reads
+
+
+class Capture(NamedTuple):
+    """What was read of one response's body: one instant, timestamp (16 bytes) and size a read."""
+
+    body: bytes
+    read_s: Floats
+    stamps: bytes
+    sizes: Ints
 
 
 class Tape:
-    """The bodies of finished exchanges, in an unnamed temporary file.
+    """What was read of finished exchanges, in an unnamed temporary file.
 
     The page cache holds it while there is memory, the disk when there is not: a long run does not grow the process by a
     few hundred bytes a token.
@@ -104,25 +130,34 @@ class Tape:
         self._size = 0
 
     def keep(self, exchange: Exchange) -> None:
-        """Move the exchange's body out of memory."""
-        body = b"".join(exchange.reads)
-        exchange.read_sizes = array("Q", map(len, exchange.reads))
-        exchange.read_s = array("d", exchange.read_s)
-        exchange.reads = []
-        exchange.body = Span(self._size, len(body))
-        view = memoryview(body)
+        """Move what was read out of memory; nothing when that was done."""
+        if not exchange.reads:
+            return
+        sizes = array("q", map(len, exchange.reads))
+        size, reads = sum(sizes), len(sizes)
+        data = b"".join([*exchange.reads, array("d", exchange.read_s), sizes, *exchange.stamps])
+        exchange.reads, exchange.read_s, exchange.stamps = [], [], []
+        exchange.body = Span(self._size, size, reads)
+        view = memoryview(data)
         while view:
             view = view[self._file.write(view) :]
-        self._size += len(body)
+        self._size += len(data)
 
-    def read(self, exchange: Exchange) -> bytes:
-        """The exchange's body. The place at which the next one is written stays where it is."""
+    def read(self, exchange: Exchange) -> Capture:
+        """What was read of an exchange that has ended. The place at which the next is written stays where it is."""
+        self.keep(exchange)
+        body, reads = exchange.body.size, exchange.body.reads
+        data = self._bytes(exchange.body.start, body + reads * (8 + 8 + len(NO_STAMP)))
+        read_s = np.frombuffer(data, np.float64, reads, body)
+        sizes = np.frombuffer(data, np.int64, reads, body + 8 * reads)
+        return Capture(data[:body], read_s, data[body + 16 * reads :], sizes)
+
+    def _bytes(self, place: int, left: int) -> bytes:
         parts: list[bytes] = []
-        place, left = exchange.body.start, exchange.body.size
         while left:
             part = os.pread(self._file.fileno(), left, place)
             if not part:
-                raise EOFError("the tape ends before the body does")
+                raise EOFError("the tape ends before the capture does")
             parts.append(part)
             place += len(part)
             left -= len(part)

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice
-from typing import Literal
 
-from pytest_llmperf.load.decode import RawResponse, StreamState, decoding, end_of, take, take_events
+from pytest_llmperf.experiment.records import Workload
+from pytest_llmperf.load.decode import StreamState, decoding, take, take_events
 from pytest_llmperf.load.exchange import NAN
+from pytest_llmperf.load.http_api import first_text_s
 from pytest_llmperf.load.records import Outcome
+from pytest_llmperf.load.response import RawResponse, end_of
 from pytest_llmperf.load.sse import events
 from pytest_llmperf.load.template import Template, are_strings
+from pytest_llmperf.load.tokens import is_count
 
 _HEAD_EVENTS = 24
 """Events among which the first plain one is looked for."""
@@ -37,35 +40,36 @@ class Glance:
     failed: bool
 
 
-def glance(raw: RawResponse, api: Literal["completions", "chat"], *, stream: bool) -> Generator[None, None, Glance]:
+def glance(raw: RawResponse, workload: Workload) -> Generator[None, None, Glance]:
     """The same first and last token, count of tokens and failure as ``decode`` finds. Yields after every few events."""
-    if stream and 200 <= raw.status < 300 and len(raw.body) >= _SHORT_BYTES:
-        found = yield from from_both_ends(raw, is_chat=api == "chat")
+    if workload.stream and workload.http is None and 200 <= raw.status < 300 and len(raw.body) >= _SHORT_BYTES:
+        found = yield from from_both_ends(raw, is_chat=workload.api == "chat")
         if found is not None:
             return found
-    response = yield from decoding(raw, api, stream=stream)
+    response = yield from decoding(raw, workload)
     tokens = int(response.chunk_tokens.sum())
     return Glance(response.first_token_s, response.last_token_s, tokens, response.outcome is not Outcome.OK)
 
 
-def first_token_s(reads: Sequence[bytes], read_s: Sequence[float], *, is_chat: bool) -> float | None:
+def first_token_s(reads: Sequence[bytes], read_s: Sequence[float], workload: Workload) -> float | None:
     """When the first token of a stream that goes on was read; None while none was; nan when only the end can tell.
 
-    The end may show that an event bore no token: one with an empty text, where there turn out to be fewer tokens than events,
-    or one at which the server's own count stood at 0. Any other first token stays what it is, unless the server says in the
-    end that its answer had no token at all.
+    The end may show that an event with an empty text bore no token: where there turn out to be fewer tokens than events. An
+    event with a text that comes first stays the first token.
     """
+    if workload.http is not None:
+        return first_text_s(reads, read_s, workload.http)
     body = b"".join(reads[:_FIRST_READS])
     seen = StreamState(learns=False)
     for event in events(body):
         if event.data == b"[DONE]":
             return NAN
-        take(seen, event, is_chat)
+        take(seen, event, workload.api == "chat")
         if seen.failure is not None:
             return NAN
         if seen.chunks:
             chunk = seen.chunks[0]
-            if chunk.empty or chunk.running == 0:
+            if chunk.empty:
                 return NAN
             return _first_read_s(map(len, reads), read_s, chunk.end)
     return None if len(reads) < _FIRST_READS else NAN
@@ -102,14 +106,15 @@ def from_both_ends(raw: RawResponse, *, is_chat: bool) -> Generator[None, None, 
         return None
     yield from take_events(seen, raw.body, plain_to, is_chat=is_chat)
     count = len(seen.chunks) + between
-    if seen.output_tokens is not None and seen.output_tokens < count:
+    total = seen.output_tokens
+    if total is not None and (total < count or not is_count(seen.chunks, total)):
         # Some events bear no token: which ones, and whether the first or the last is among them, takes all of them to say.
         return None
     last = seen.chunks[-1].end if len(seen.chunks) > head else plain_to
     first_s = _first_read_s(raw.read_sizes, raw.read_s, seen.chunks[0].end)
     last_s = _last_read_s(raw, last)
     outcome, _ = seen.failure or end_of(raw, finished=seen.finished)
-    return Glance(first_s, last_s, count if seen.output_tokens is None else seen.output_tokens, outcome is not Outcome.OK)
+    return Glance(first_s, last_s, count if total is None else total, outcome is not Outcome.OK)
 
 
 def _take_head(seen: StreamState, body: bytes, *, is_chat: bool) -> int | None:

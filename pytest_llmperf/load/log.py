@@ -4,39 +4,79 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
-from typing import Literal
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pytest_llmperf.load.decode import RawResponse, decode
-from pytest_llmperf.load.exchange import Exchange
+from pytest_llmperf.experiment.records import Workload
+from pytest_llmperf.load.decode import decode
+from pytest_llmperf.load.exchange import Capture, Exchange
 from pytest_llmperf.load.plan import SessionPlan
 from pytest_llmperf.load.records import Floats, Outcome, RequestLog
+from pytest_llmperf.load.response import RawResponse, Response
+from pytest_llmperf.load.wall_clock import WallClock
 
-_RAGGED = {"chunk_start", "chunk_s", "chunk_tokens"}
+_PER_CHUNK = ("chunk_s", "chunk_tokens", "chunk_read_lag_s")
+_RAGGED = {"chunk_start", *_PER_CHUNK}
 _EMPTY: Floats = np.empty(0)
+
+
+class Arrived(NamedTuple):
+    """An exchange that has ended, every instant that of arrival, and how long each of its reads had waited to be read.
+
+    ``read_lag_s`` has one entry a read and a last one for the response's end.
+    """
+
+    first_byte_s: float
+    raw: RawResponse
+    read_lag_s: Floats
+
+    def lags_of(self, response: Response) -> Floats:
+        """How long each chunk of the response had waited."""
+        places = np.searchsorted([*self.raw.read_s, self.raw.end_s], response.chunk_s, side="left")
+        return self.read_lag_s[places]
+
+
+class _Decoded(NamedTuple):
+    """What the log keeps of an exchange that has ended."""
+
+    first_byte_s: float
+    end_s: float
+    response: Response
+    chunk_read_lag_s: NDArray[np.float32]
+
+
+def _decoded(arrived: Arrived, workload: Workload) -> _Decoded:
+    response = decode(arrived.raw, workload)
+    return _Decoded(arrived.first_byte_s, arrived.raw.end_s, response, arrived.lags_of(response).astype(np.float32))
 
 
 def log_of(
     exchanges: Sequence[Exchange],
-    body_of: Callable[[Exchange], bytes],
+    capture_of: Callable[[Exchange], Capture],
+    clock: WallClock,
     *,
     start_s: float,
     worker: int,
-    api: Literal["completions", "chat"],
-    stream: bool,
+    workload: Workload,
+    secrets: tuple[str, ...] = (),
 ) -> RequestLog:
-    """Decode every exchange. Instants become seconds since ``start_s`` (of the monotonic clock)."""
-    responses = [decode(raw_response(exchange, body_of(exchange)), api, stream=stream) for exchange in exchanges]
+    """Decode every exchange. Instants become seconds since ``start_s`` (of the monotonic clock).
+
+    Where an error quotes the server, it does so without the ``secrets``."""
+    # One at a time: the bodies of all of them together are ten times what is kept of them.
+    decoded = [_decoded(arrived_of(exchange, capture_of(exchange), clock, secrets), workload) for exchange in exchanges]
+    responses = [each.response for each in decoded]
     chunk_counts = [len(response.chunk_s) for response in responses]
     log = RequestLog(
         scheduled_s=_times([x.scheduled_s for x in exchanges], start_s),
         sent_s=_times([x.sent_s for x in exchanges], start_s),
         connected_s=_times([x.connected_s for x in exchanges], start_s),
-        first_byte_s=_times([x.first_byte_s for x in exchanges], start_s),
+        first_byte_s=_times([each.first_byte_s for each in decoded], start_s),
         first_token_s=_times([r.first_token_s for r in responses], start_s),
         last_token_s=_times([r.last_token_s for r in responses], start_s),
-        end_s=_times([x.end_s for x in exchanges], start_s),
+        end_s=_times([each.end_s for each in decoded], start_s),
         outcome=np.array([r.outcome for r in responses], dtype=np.uint8),
         http_status=np.array([x.status for x in exchanges], dtype=np.int16),
         prompt_tokens=np.array(
@@ -59,6 +99,8 @@ def log_of(
         chunk_start=np.concatenate([[0], np.cumsum(chunk_counts)]).astype(np.int64),
         chunk_s=_times(np.concatenate([_EMPTY, *(r.chunk_s for r in responses)]), start_s),
         chunk_tokens=np.concatenate([_EMPTY, *(r.chunk_tokens for r in responses)]).astype(np.uint16),
+        chunk_read_lag_s=np.concatenate([np.empty(0, dtype=np.float32), *(each.chunk_read_lag_s for each in decoded)]),
+        token_fit=np.array([r.token_fit for r in responses], dtype=np.uint8),
     )
     return sorted_log(log)
 
@@ -125,22 +167,27 @@ def sorted_log(log: RequestLog) -> RequestLog:
         **columns,
         error=tuple(log.error[i] for i in order),
         chunk_start=chunk_start,
-        chunk_s=log.chunk_s[places],
-        chunk_tokens=log.chunk_tokens[places],
+        **{name: getattr(log, name)[places] for name in _PER_CHUNK},
     )
 
 
-def raw_response(exchange: Exchange, body: bytes) -> RawResponse:
+def arrived_of(exchange: Exchange, capture: Capture, clock: WallClock, secrets: tuple[str, ...] = ()) -> Arrived:
     """What was captured of an exchange that has ended."""
-    return RawResponse(
-        body=body,
-        read_s=exchange.read_s,
-        read_sizes=exchange.read_sizes,
+    read_s = np.concatenate([[exchange.first_byte_s], capture.read_s, [exchange.end_s]])
+    stamps = exchange.first_stamp + capture.stamps + exchange.end_stamp
+    arrived_s = clock.arrivals(read_s, stamps, exchange.sent_s)
+    first_byte_s, *reads_s, end_s = arrived_s.tolist()
+    raw = RawResponse(
+        body=capture.body,
+        read_s=reads_s,
+        read_sizes=capture.sizes.tolist(),
         end=exchange.end,
-        end_s=exchange.end_s,
+        end_s=end_s,
         status=exchange.status,
         wire_error=exchange.error,
+        secrets=secrets,
     )
+    return Arrived(first_byte_s, raw, (read_s - arrived_s)[1:])
 
 
 def _times(instants: Sequence[float] | Floats, start_s: float) -> Floats:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from math import isnan
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from pytest_llmperf.load.exchange import NAN, Exchange
+from pytest_llmperf.experiment.records import Workload
+from pytest_llmperf.load.exchange import NAN, Capture, Exchange
 from pytest_llmperf.load.glance import Glance, first_token_s, glance
-from pytest_llmperf.load.log import raw_response
+from pytest_llmperf.load.log import arrived_of
 from pytest_llmperf.load.messages import ROW, Seen
+from pytest_llmperf.load.wall_clock import WallClock
 from pytest_llmperf.load.wire import STALE_S
 
 _ALL_OF_ONE_IN_FLIGHT = 2
@@ -42,26 +44,29 @@ class Lookout:
     def __init__(
         self,
         exchanges: Sequence[Exchange],
-        body_of: Callable[[Exchange], bytes],
+        capture_of: Callable[[Exchange], Capture],
+        clock: WallClock,
         *,
         start_s: float,
-        api: Literal["completions", "chat"],
-        stream: bool,
+        workload: Workload,
     ) -> None:
-        """``body_of`` gives the body of an ended exchange. Instants are told as seconds since ``start_s``."""
+        """``capture_of`` gives what was read of an ended exchange. Instants are told as seconds since ``start_s``."""
         self._exchanges = exchanges
-        self._body_of = body_of
+        self._capture_of = capture_of
+        self._clock = clock
         self._start_s = start_s
-        self._api: Literal["completions", "chat"] = api
-        self._stream = stream
+        self._workload = workload
         self._begun = 0
         self._told: dict[int, int] = {}
         """Of every request whose end was not told: how many of its times were; -1 where it was not told at all."""
         self._first_s: dict[int, float] = {}
-        self._glances: dict[int, Glance] = {}
+        self._glances: dict[int, tuple[Glance, float]] = {}
+        """Of every request that has ended and whose end was not told: what was seen of it, and when it ended."""
 
     def look(self, now_s: float) -> Generator[None, None, Seen]:
-        """What is new until ``now_s`` (monotonic, not in the future). Yields often, so that others get their turn between."""
+        """What is new until ``now_s`` (monotonic, not in the future); everything that had arrived by then must have been read.
+
+        Yields often, so that others get their turn between."""
         while self._begun < len(self._exchanges) and self._exchanges[self._begun].begun_s <= now_s:
             self._told[self._begun] = -1
             self._begun += 1
@@ -88,23 +93,30 @@ class Lookout:
             return _Times(_settled_sent_s(exchange, now_s), self._first_token_s(row, exchange))
         # It may have ended after ``now_s``: what is seen of it is then told next time.
         if row not in self._glances:
-            raw = raw_response(exchange, self._body_of(exchange))
-            self._glances[row] = yield from glance(raw, self._api, stream=self._stream)
-        seen = self._glances[row]
-        return _Times(exchange.sent_s, seen.first_token_s, seen.last_token_s, exchange.end_s)
+            raw = arrived_of(exchange, self._capture_of(exchange), self._clock).raw
+            self._glances[row] = (yield from glance(raw, self._workload)), raw.end_s
+        seen, end_s = self._glances[row]
+        return _Times(exchange.sent_s, seen.first_token_s, seen.last_token_s, end_s)
 
     def _first_token_s(self, row: int, exchange: Exchange) -> float:
         """Of a request in flight."""
-        if row not in self._first_s and exchange.reads and self._stream and 200 <= exchange.status < 300:
-            found = first_token_s(exchange.reads, exchange.read_s, is_chat=self._api == "chat")
-            if found is not None:
-                self._first_s[row] = found
+        if row not in self._first_s and exchange.reads and self._workload.stream and 200 <= exchange.status < 300:
+            found_s = first_token_s(exchange.reads, exchange.read_s, self._workload)
+            if found_s is not None:
+                self._first_s[row] = found_s if isnan(found_s) else self._arrival_s(exchange, found_s)
         return self._first_s.get(row, NAN)
+
+    def _arrival_s(self, exchange: Exchange, read_s: float) -> float:
+        """When what was read then had arrived."""
+        count = exchange.read_s.index(read_s) + 1
+        stamps = exchange.first_stamp + b"".join(exchange.stamps[:count])
+        arrivals = self._clock.arrivals([exchange.first_byte_s, *exchange.read_s[:count]], stamps, exchange.sent_s)
+        return float(arrivals[-1])
 
     def _state(self, row: int, exchange: Exchange, times: _Times) -> tuple[object, ...]:
         """As ``ROW`` has it, still in instants of the monotonic clock."""
         ended = not isnan(times.end_s)
-        tokens, failed = (self._glances[row].output_tokens, self._glances[row].failed) if ended else (0, False)
+        tokens, failed = (self._glances[row][0].output_tokens, self._glances[row][0].failed) if ended else (0, False)
         return (exchange.scheduled_s, exchange.session, exchange.turn, *times, tokens, failed, exchange.warmup)
 
     def _note(self, row: int, times: _Times) -> None:

@@ -9,9 +9,14 @@ from dataclasses import dataclass
 class LoadOptions:
     """How to drive a plan. A request's total time is bounded by the workload's ``timeout``, from the moment it was begun."""
 
-    workers: int = 1
-    """Processes; the plan is the same whatever their number."""
+    workers: int | None = 1
+    """Processes; None: as many as the plan asks for (``load.crew_size``). The plan is the same whatever their number."""
+    cores: int | None = None
+    """The most that ``workers`` None may take; None: all that this process may use."""
     connect_timeout_s: float = 5.0
+    first_token_timeout_s: float | None = None
+    """The longest wait for the first token after the request was sent (of an answer in one piece: for its first byte of body);
+    None leaves that to the total timeout."""
     idle_timeout_s: float | None = None
     """The longest silence between two reads of a body; None leaves that to the total timeout."""
     drain_timeout_s: float | None = None

@@ -11,20 +11,22 @@ from dataclasses import dataclass
 from time import monotonic
 from urllib.parse import urlsplit
 
+from pytest_llmperf.deploy.base import Endpoint
 from pytest_llmperf.errors import LoadError, Where
+from pytest_llmperf.load.dial import Dial
 from pytest_llmperf.load.exchange import Exchange, WireEnd
+from pytest_llmperf.load.inflow import Inflow
 from pytest_llmperf.load.wire import Connection
 
 _PROBE_S = 2.0
 
 _NO_FILES, _NO_PORT = "too many open files", "no local port left"
+TIMEOUT = "timeout connect"
 CLIENT_FAULTS = frozenset({f"connect {_NO_FILES}", f"connect {_NO_PORT}"})
 """Errors of connecting that are this machine's and not the server's."""
 
 _REASONS = {
     errno.ECONNREFUSED: "refused",
-    errno.ECONNRESET: "reset",
-    errno.ETIMEDOUT: "timeout",
     errno.EHOSTUNREACH: "host unreachable",
     errno.ENETUNREACH: "network unreachable",
     errno.EMFILE: _NO_FILES,
@@ -34,16 +36,17 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class Address:
-    """Where to connect: resolved once, before the clock starts. ``tls_name`` is the certificate's name, None for plain."""
+    """Where to connect: resolved once, before the clock starts. ``tls`` and the certificate's name are None for plain."""
 
     family: socket.AddressFamily
     sockaddr: tuple[str, int] | tuple[str, int, int, int]
-    tls_name: str | None
+    tls: ssl.SSLContext | None = None
+    tls_name: str | None = None
 
 
-def resolve(base_url: str) -> Address:
-    """An address of a URL's host, the first that takes connections where it has several. Raises ``LoadError``."""
-    url = urlsplit(base_url)
+def resolve(endpoint: Endpoint) -> Address:
+    """An address of an endpoint's host, the first that takes connections where it has several. Raises ``LoadError``."""
+    url = urlsplit(endpoint.base_url)
     place = Where(key=f"{url.scheme}://{url.netloc.rpartition('@')[2]}")
     if url.scheme not in {"http", "https"} or not url.hostname:
         raise LoadError("not an http or https URL", where=place)
@@ -52,10 +55,22 @@ def resolve(base_url: str) -> Address:
         found = socket.getaddrinfo(url.hostname, port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise LoadError(f"the host cannot be resolved: {error.strerror}", where=place) from None
-    tls_name = url.hostname if url.scheme == "https" else None
-    addresses = [Address(family, sockaddr, tls_name) for family, _, _, _, sockaddr in found]  # type: ignore[arg-type]
+    tls, tls_name = (_tls_context(endpoint, place), url.hostname) if url.scheme == "https" else (None, None)
+    addresses = [Address(family, sockaddr, tls, tls_name) for family, _, _, _, sockaddr in found]  # type: ignore[arg-type]
     # "localhost" is ::1 first on many machines, where a server that listens on 127.0.0.1 is not.
     return next((address for address in addresses if len(addresses) > 1 and _listens(address)), addresses[0])
+
+
+def _tls_context(endpoint: Endpoint, place: Where) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=endpoint.ca_file)
+    except OSError as error:
+        reason = error.strerror if not isinstance(error, ssl.SSLError) else "it holds no certificate"
+        raise LoadError(f"certificates cannot be read from {endpoint.ca_file}: {reason}", where=place) from None
+    if not endpoint.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _listens(address: Address) -> bool:
@@ -67,14 +82,16 @@ def _listens(address: Address) -> bool:
 class Pool:
     """Sends exchanges, each on a connection of its own for as long as it lasts; never waits for a free one."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, address: Address, on_end: Callable[[Exchange], None]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, inflow: Inflow, address: Address, on_end: Callable[[Exchange], None]
+    ) -> None:
         self._loop = loop
         self._address = address
         self._on_end = on_end
-        self._tls = ssl.create_default_context() if address.tls_name is not None else None
+        self._inflow = inflow
         self._idle: list[Connection] = []
         self._busy: dict[Exchange, Connection] = {}
-        self._opening: dict[Exchange, asyncio.Task[None]] = {}
+        self._opening: dict[Exchange, Dial] = {}
         self.connect_failures = 0
         self.resent = 0
 
@@ -95,9 +112,9 @@ class Pool:
 
     def end(self, exchange: Exchange, end: WireEnd, error: str) -> None:
         """End an exchange in flight from outside: a timeout, the end of the run. Its connection is closed."""
-        task = self._opening.pop(exchange, None)
-        if task is not None:
-            task.cancel()
+        dial = self._opening.pop(exchange, None)
+        if dial is not None:
+            dial.cancel()
         connection = self._busy.pop(exchange, None)
         if connection is not None:
             connection.drop()
@@ -135,47 +152,30 @@ class Pool:
         if connection in self._idle:
             self._idle.remove(connection)
 
-    def _open(self, exchange: Exchange) -> None:
-        task = self._loop.create_task(self._connect(exchange))
-        task.add_done_callback(raise_fault)
-        self._opening[exchange] = task
+    # What a dial says.
 
-    async def _connect(self, exchange: Exchange) -> None:
-        sock: socket.socket | None = None
-        try:
-            sock = socket.socket(self._address.family, socket.SOCK_STREAM)
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await self._loop.sock_connect(sock, self._address.sockaddr)
-            plain = sock if self._tls is None else None
-            _, connection = await self._loop.create_connection(
-                lambda: Connection(self, plain), sock=sock, ssl=self._tls, server_hostname=self._address.tls_name
-            )
-        except asyncio.CancelledError:
-            if sock is not None:
-                sock.close()
-            raise
-        except OSError as error:
-            if sock is not None:
-                sock.close()
-            self._connect_failed(exchange, error)
-            return
+    def opened(self, exchange: Exchange, connection: Connection) -> None:
+        """Its connection stands."""
         del self._opening[exchange]
         self._busy[exchange] = connection
         exchange.connected_s = monotonic()
         connection.send(exchange)
 
-    def _connect_failed(self, exchange: Exchange, error: OSError) -> None:
+    def not_opened(self, exchange: Exchange, error: OSError) -> None:
+        """It cannot have one."""
         if isinstance(error, ssl.SSLCertVerificationError):
-            reason = "certificate not trusted"
+            reason = "connect certificate not trusted"
         elif isinstance(error, ssl.SSLError):
-            reason = "tls"
+            reason = "connect tls"
+        elif error.errno == errno.ETIMEDOUT:
+            reason = TIMEOUT
+        elif isinstance(error, ConnectionResetError):
+            # Where it happens during the handshake it has no number.
+            reason = "connect reset"
         else:
-            reason = _REASONS.get(error.errno or 0, errno.errorcode.get(error.errno or 0, type(error).__name__))
-        self.end(exchange, WireEnd.CONNECT_FAILED, f"connect {reason}")
+            reason = f"connect {_REASONS.get(error.errno or 0, errno.errorcode.get(error.errno or 0, type(error).__name__))}"
+        self.end(exchange, WireEnd.CONNECT_FAILED, reason)
 
-
-def raise_fault(task: asyncio.Task[None]) -> None:
-    """Hand a fault of this program to the loop's exception handler: an unwatched task would keep it to itself."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        raise error
+    def _open(self, exchange: Exchange) -> None:
+        dial = self._opening[exchange] = Dial(self._loop, self._inflow, self._address, self, exchange)
+        dial.begin()

@@ -8,14 +8,22 @@ its own tokens; the prompt of turn t + 1 goes on where the answer to turn t (who
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
+from typing import Protocol
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pytest_llmperf.deploy.base import Endpoint
+from pytest_llmperf.errors import LoadError
 from pytest_llmperf.experiment.records import Workload
+from pytest_llmperf.load.http_api import Form, body_form, in_path, in_string
 from pytest_llmperf.load.plan import SessionPlan
 from pytest_llmperf.load.trace import BLOCK_TOKENS
 
@@ -23,7 +31,7 @@ FIRST_TOKEN_ID = 100
 TOKEN_IDS = 900
 """Ids 100 to 999: above the special tokens of common vocabularies, below the end of the tiniest, three digits each."""
 
-_SESSION, _WARMUP, _PREFIX, _BLOCK = range(4)
+_SESSION, _WARMUP, _PREFIX, _BLOCK, _SESSION_ID, _QUERY = range(6)
 _MASK = 2**64 - 1
 
 # Short words of everyday English: each is one token, with its leading space, in the vocabularies of current models.
@@ -97,62 +105,173 @@ def words(tokens: NDArray[np.int64]) -> str:
     return " ".join(_WORD_TABLE[tokens].tolist())
 
 
-@dataclass(frozen=True)
-class RequestWriter:
+class RequestWriter(Protocol):
     """Writes the HTTP requests of a workload for an endpoint: head and body in one piece of bytes."""
+
+    def request(self, session: SessionPlan, turn: int) -> bytes:
+        """The bytes of one turn's request."""
+        ...
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What the sessions of a workload ask. ``seed`` makes the words, ``query_seed`` chooses among the workload's queries."""
 
     workload: Workload
     seed: int
+    query_seed: int
+
+    def tokens(self, session: SessionPlan, turn: int) -> NDArray[np.int64]:
+        """The token indices of a turn's whole prompt, history included."""
+        shared = self.workload.shared_prefix
+        return session_tokens(session, self.seed, shared.tokens if shared else 0, session.turns[turn].prompt_tokens)
+
+    def text(self, session: SessionPlan, turn: int) -> str:
+        """What a turn asks, without what came before."""
+        if self.workload.queries:
+            return self._query(session, turn)
+        return words(self.tokens(session, turn)[_answered(session, turn) :])
+
+    def messages(self, session: SessionPlan, turn: int) -> list[dict[str, str]]:
+        """A chat's history: the user's words and the place of each answer, in turns."""
+        tokens = self.tokens(session, turn)
+        messages: list[dict[str, str]] = []
+        for number, before in enumerate(session.turns[: turn + 1]):
+            start = _answered(session, number)
+            if number:
+                messages.append({"role": "assistant", "content": words(tokens[session.turns[number - 1].prompt_tokens : start])})
+            asked = self._query(session, number) if self.workload.queries else words(tokens[start : before.prompt_tokens])
+            messages.append({"role": "user", "content": asked})
+        return messages
+
+    def session_id(self, session: SessionPlan) -> str:
+        """A UUID, the same in all turns of a session and in no other run's."""
+        high, low = (_key(self.seed, _SESSION_ID, 2 * session.id + half) for half in (0, 1))
+        return str(UUID(int=high << 64 | low, version=4))
+
+    def _query(self, session: SessionPlan, turn: int) -> str:
+        """By weight; from the plan's seed, so that every run asks the same of the same sessions."""
+        until = self._weights
+        drawn = _key(self.query_seed, _QUERY, (session.id << 16) + turn) / 2**64 * until[-1]
+        return self.workload.queries[min(bisect_right(until, drawn), len(until) - 1)].text
+
+    @cached_property
+    def _weights(self) -> tuple[float, ...]:
+        """Of each query, its weight and those before it."""
+        return tuple(accumulate(query.weight for query in self.workload.queries))
+
+
+def _answered(session: SessionPlan, turn: int) -> int:
+    """How many tokens a session has behind it when a turn begins."""
+    if turn == 0:
+        return 0
+    before = session.turns[turn - 1]
+    return before.prompt_tokens + before.output_tokens
+
+
+@dataclass(frozen=True)
+class OpenAIWriter:
+    """Requests for completions and chats."""
+
+    prompts: Prompts
     head: bytes = field(repr=False)
-    """Holds the api key."""
+    """Holds the credentials."""
     body_start: bytes
 
     def request(self, session: SessionPlan, turn: int) -> bytes:
         """The bytes of one turn's request."""
-        plan = session.turns[turn]
-        shared = self.workload.shared_prefix
-        tokens = session_tokens(session, self.seed, shared.tokens if shared else 0, plan.prompt_tokens)
-        if self.workload.api == "chat":
-            asked = b'"messages":' + json.dumps(_messages(session, turn, tokens)).encode()
-        elif self.workload.prompt == "token_ids":
-            asked = b'"prompt":' + ids_json(tokens)
+        plan, workload = session.turns[turn], self.prompts.workload
+        if workload.api == "chat":
+            asked = b'"messages":' + json.dumps(self.prompts.messages(session, turn)).encode()
+        elif workload.queries:
+            asked = b'"prompt":' + json.dumps(self.prompts.text(session, turn)).encode()
+        elif workload.prompt == "token_ids":
+            asked = b'"prompt":' + ids_json(self.prompts.tokens(session, turn))
         else:
-            asked = b'"prompt":"' + words(tokens).encode() + b'"'
+            asked = b'"prompt":"' + words(self.prompts.tokens(session, turn)).encode() + b'"'
         limits = b',"max_tokens":%d' % plan.output_tokens
-        if self.workload.ignore_eos:
+        if workload.ignore_eos:
             limits += b',"min_tokens":%d,"ignore_eos":true' % plan.output_tokens
         body = self.body_start + asked + limits + b"}"
-        return self.head + b"%d\r\n\r\n" % len(body) + body
+        return self.head + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
-def _messages(session: SessionPlan, turn: int, tokens: NDArray[np.int64]) -> list[dict[str, str]]:
-    """A chat's history: the user's words and the place of each answer, in turns."""
-    messages: list[dict[str, str]] = []
-    start = 0
-    for before in session.turns[:turn]:
-        answered = before.prompt_tokens + before.output_tokens
-        messages.append({"role": "user", "content": words(tokens[start : before.prompt_tokens])})
-        messages.append({"role": "assistant", "content": words(tokens[before.prompt_tokens : answered])})
-        start = answered
-    messages.append({"role": "user", "content": words(tokens[start:])})
-    return messages
+@dataclass(frozen=True)
+class HttpWriter:
+    """Requests of a template."""
+
+    prompts: Prompts
+    method: str
+    path: Form
+    body: Form | None
+    head: bytes = field(repr=False)
+    """All lines but the first; holds the credentials."""
+    model: str
+
+    def request(self, session: SessionPlan, turn: int) -> bytes:
+        """The bytes of one turn's request."""
+        texts = {
+            "prompt": self.prompts.text(session, turn),
+            "session": self.prompts.session_id(session),
+            "output_tokens": str(session.turns[turn].output_tokens),
+            "model": self.model,
+        }
+        path = self.path.filled(lambda name: in_path(texts[name]))
+        head = b"%b %b HTTP/1.1\r\n%b" % (self.method.encode(), path, self.head)
+        if self.body is None:
+            return head + b"\r\n"
+        body = self.body.filled(lambda name: in_string(texts[name]))
+        return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
-def request_writer(workload: Workload, endpoint: Endpoint, seed: int) -> RequestWriter:
-    """The writer for an endpoint. The api key is in the head's bytes and nowhere else."""
-    url = urlsplit(endpoint.base_url)
+def request_writer(workload: Workload, endpoint: Endpoint, seed: int, query_seed: int = 0) -> RequestWriter:
+    """The writer for an endpoint. Credentials are in the head's bytes and nowhere else.
+
+    Raises ``LoadError`` where the endpoint lacks what the workload asks.
+    """
+    prompts, url = Prompts(workload, seed, query_seed), urlsplit(endpoint.base_url)
+    prefix = url.path.rstrip("/")
+    if (template := workload.http) is not None:
+        # A template without a body has none to speak of, but for a method of which a server expects one.
+        body = body_form(template.body) if template.body is not None or template.method != "GET" else None
+        head = _headers(endpoint, template.headers, has_body=template.body is not None)
+        return HttpWriter(prompts, template.method, Form(prefix + template.path), body, head, endpoint.model)
+    _check_openai(workload, endpoint)
     path = "/v1/chat/completions" if workload.api == "chat" else "/v1/completions"
-    lines = [
-        f"POST {url.path.rstrip('/')}{path} HTTP/1.1",
-        f"Host: {url.netloc.rpartition('@')[2]}",
-        "User-Agent: pytest-llmperf",
-        "Accept: */*",
-        "Content-Type: application/json",
-    ]
-    if endpoint.api_key is not None:
-        lines.append(f"Authorization: Bearer {endpoint.api_key}")
-    head = "\r\n".join([*lines, "Content-Length: "]).encode()
+    head = f"POST {prefix}{path} HTTP/1.1\r\n".encode() + _headers(endpoint, {}, has_body=True)
     start: dict[str, object] = {"model": endpoint.model, "stream": workload.stream}
-    if workload.stream:
-        start["stream_options"] = {"include_usage": True}
-    return RequestWriter(workload, seed, head, json.dumps(start).encode()[:-1] + b",")
+    if workload.stream and endpoint.stream_usage:
+        continuous = {"continuous_usage_stats": True} if workload.continuous_usage else {}
+        start["stream_options"] = {"include_usage": True, **continuous}
+    return OpenAIWriter(prompts, head, json.dumps(start).encode()[:-1] + b",")
+
+
+def _check_openai(workload: Workload, endpoint: Endpoint) -> None:
+    if not endpoint.openai:
+        raise LoadError(
+            f"the workload {workload.name!r} asks for {workload.api}, and {endpoint.base_url} has no OpenAI-compatible API: "
+            "it lists no models at /v1/models",
+            hint="Give --llmperf-url the server's root; --llmperf-served-model where it does not list its models; or choose a "
+            "workload of 'api: http', with a template of the service's requests.",
+        )
+    if workload.continuous_usage and not (endpoint.stream_usage and endpoint.continuous_usage):
+        lacking = "continuous_usage_stats" if endpoint.stream_usage else "stream_options"
+        raise LoadError(
+            f"the workload {workload.name!r} asks for 'continuous_usage', and {endpoint.base_url} takes no {lacking!r}",
+            hint="Leave 'continuous_usage' out: an answer's tokens are then spread evenly over its events, or counted by event "
+            "where the server says no number.",
+        )
+
+
+def _headers(endpoint: Endpoint, own: Mapping[str, str], *, has_body: bool) -> bytes:
+    """The lines of the headers but for the length. What the command line says comes before what a template says."""
+    url = urlsplit(endpoint.base_url)
+    lines = {"host": ("Host", url.netloc.rpartition("@")[2]), "user-agent": ("User-Agent", "pytest-llmperf")}
+    lines["accept"] = ("Accept", "*/*")
+    if has_body:
+        lines["content-type"] = ("Content-Type", "application/json")
+    lines |= {name.lower(): (name, value) for name, value in own.items()}
+    if endpoint.api_key is not None:
+        lines["authorization"] = ("Authorization", f"Bearer {endpoint.api_key}")
+    lines |= {name.lower(): (name, value) for name, value in endpoint.headers}
+    return "".join(f"{name}: {value}\r\n" for name, value in lines.values()).encode()

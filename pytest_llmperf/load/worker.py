@@ -14,14 +14,16 @@ import sys
 from collections.abc import Generator
 from time import monotonic
 
+from pytest_llmperf.deploy.headers import credentials
 from pytest_llmperf.errors import LlmperfError, LoadError
+from pytest_llmperf.load.dial import raise_fault
 from pytest_llmperf.load.driver import Driver, Share
 from pytest_llmperf.load.exchange import Tape
 from pytest_llmperf.load.health import worker_health
 from pytest_llmperf.load.log import log_of
 from pytest_llmperf.load.lookout import Lookout
 from pytest_llmperf.load.messages import Done, Failed, Finish, Go, Inbox, Job, Outbox, Ready, Seen, Stop, send
-from pytest_llmperf.load.pool import raise_fault, resolve
+from pytest_llmperf.load.pool import resolve
 from pytest_llmperf.load.prompts import request_writer
 
 _PROGRESS_S = 0.5
@@ -66,8 +68,8 @@ def _serve(job: Job, inbox: Inbox, out: int) -> int:
 
 async def _drive(job: Job, inbox: Inbox, out: int, tape: Tape, notes: tuple[str, ...]) -> Done | None:
     plan = job.plan
-    writer = request_writer(plan.workload, job.endpoint, job.content_seed)
-    driver = Driver(plan, Share(job.worker, job.workers), job.options, writer, resolve(job.endpoint.base_url), tape)
+    writer = request_writer(plan.workload, job.endpoint, job.content_seed, plan.seed)
+    driver = Driver(plan, Share(job.worker, job.workers), job.options, writer, resolve(job.endpoint), tape)
     driver.prepare()
     send(out, Ready())
     go = inbox.wait()
@@ -82,7 +84,7 @@ async def _drive(job: Job, inbox: Inbox, out: int, tape: Tape, notes: tuple[str,
     outbox = Outbox(loop, out)
     telling = [loop.create_task(_tell(driver, outbox))]
     if job.watched:
-        lookout = Lookout(driver.exchanges, tape.read, start_s=go.start_s, api=plan.workload.api, stream=plan.workload.stream)
+        lookout = Lookout(driver.exchanges, tape.read, driver.clock, start_s=go.start_s, workload=plan.workload)
         telling.append(loop.create_task(_tell_sights(driver, lookout, outbox, go.start_s, job.options.look_every_s)))
     for task in telling:
         task.add_done_callback(raise_fault)
@@ -93,20 +95,21 @@ async def _drive(job: Job, inbox: Inbox, out: int, tape: Tape, notes: tuple[str,
     outbox.close()
     if not driver.is_precise:
         notes = (*notes, "arrivals are timed to a millisecond: this platform has no timerfd")
+    if not driver.stamps:
+        notes = (*notes, "answers are timed when the client read them: the kernel's receive timestamps are not to be had here")
     if driver.resent:
         what = "times a request was sent again: the server had closed its idle connection without saying so"
         notes = (*notes, f"worker {job.worker}: {driver.resent} {what}")
     log = log_of(
         driver.exchanges,
         tape.read,
+        driver.clock,
         start_s=go.start_s,
         worker=job.worker,
-        api=plan.workload.api,
-        stream=plan.workload.stream,
+        workload=plan.workload,
+        secrets=credentials(job.endpoint.api_key, job.endpoint.headers),
     )
-    health = worker_health(
-        job.worker, driver.exchanges, driver.loop_lags_s, driver.drain_lags_s, driver.cpu.share, driver.connect_failures
-    )
+    health = worker_health(job.worker, driver.exchanges, log, driver.beats, driver.cpu.share, driver.connect_failures)
     return Done(log, health, driver.finished_s, driver.stopped_s, notes)
 
 
@@ -140,6 +143,8 @@ async def _tell_sights(driver: Driver, lookout: Lookout, outbox: Outbox, start_s
         # A loop's timer may be early by a millisecond, and a look must not be before its time.
         while (left_s := due_s - monotonic()) > 0:
             await asyncio.sleep(left_s)
+        # By the kernel's clock what has arrived has happened, read or not.
+        driver.catch_up()
         outbox.send(await _in_slices(lookout.look(due_s)))
 
 

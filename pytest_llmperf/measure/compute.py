@@ -21,7 +21,7 @@ from pytest_llmperf.measure.dependence import worth
 from pytest_llmperf.measure.distribution import Distribution, InOrder, RequestsInOrder
 from pytest_llmperf.measure.gaps import gaps_of
 from pytest_llmperf.measure.interval import flow_interval, proportion_interval
-from pytest_llmperf.measure.latencies import PER_REQUEST, request_latencies, stand_ins
+from pytest_llmperf.measure.latencies import PER_REQUEST, comparable_latencies, stand_ins, uncounted
 from pytest_llmperf.measure.run import UNKNOWN, Estimate
 from pytest_llmperf.measure.steady import without_warmup
 from pytest_llmperf.measure.throughput import Flow, throughput
@@ -76,6 +76,8 @@ class Metrics:
     distributions: Mapping[str, Distribution]
     scalars: Mapping[str, Estimate]
     client_delay: ClientDelay
+    uncounted: int = 0
+    """Streamed answers whose tokens nobody counted: one is enough to leave every metric of tokens unknown."""
 
     def estimate(self, key: MetricKey) -> Estimate:
         """The value of a metric with its interval; unknown (nan, 0 samples) where the run has none.
@@ -124,10 +126,13 @@ class Metrics:
         return {key.name: self.estimate(key) for key in standard_keys()}
 
 
-def measure(result: LoadResult, *, price_per_hour: float | None, extra_warmup_s: float = 0.0) -> Metrics:
+def measure(
+    result: LoadResult, *, price_per_hour: float | None, extra_warmup_s: float = 0.0, counts_tokens: bool = True
+) -> Metrics:
     """Compute a run's metrics. ``price_per_hour`` (US dollars, all the cell's accelerators) prices its tokens; None: unknown.
 
-    The first ``extra_warmup_s`` of the window (``Steadiness``) are taken for warm-up.
+    The first ``extra_warmup_s`` of the window (``Steadiness``) are taken for warm-up. ``counts_tokens``: whether the service can
+    say how many tokens an answer has; where it cannot, their flow is unknown even where no answer came.
     """
     result = without_warmup(result, extra_warmup_s)
     log = result.log
@@ -137,20 +142,17 @@ def measure(result: LoadResult, *, price_per_hour: float | None, extra_warmup_s:
     failed = mine & ~ok & ~cancelled
     counts = RequestCounts(*(int(np.count_nonzero(mask)) for mask in (mine, ok, failed, cancelled, log.warmup)))
     ended = ok | failed
-    latencies = _latencies(log, ended, failed)
+    latencies = {name: np.where(failed, math.inf, values)[ended] for name, values in comparable_latencies(log, ok).items()}
     return Metrics(
         counts=counts,
         errors=_errors(log, failed),
         window_s=result.window_end_s - result.window_start_s,
         latencies=latencies,
         distributions=_distributions(log, latencies, ok, counts.failed),
-        scalars=_scalars(result, failed[ended], price_per_hour),
+        scalars=_scalars(result, failed[ended], price_per_hour, counts_tokens=counts_tokens),
         client_delay=client_delay(result.health),
+        uncounted=int(np.count_nonzero(uncounted(log, ok))),
     )
-
-
-def _latencies(log: RequestLog, ended: NDArray[np.bool_], failed: NDArray[np.bool_]) -> dict[str, Floats]:
-    return {name: np.where(failed, math.inf, values)[ended] for name, values in request_latencies(log).items()}
 
 
 def _distributions(
@@ -194,20 +196,22 @@ def _proportion(hits: NDArray[np.bool_]) -> Estimate:
     return Estimate(share, *proportion_interval(share * independent, independent), trials)
 
 
-def _scalars(result: LoadResult, failed: NDArray[np.bool_], price_per_hour: float | None) -> dict[str, Estimate]:
+def _scalars(
+    result: LoadResult, failed: NDArray[np.bool_], price_per_hour: float | None, *, counts_tokens: bool
+) -> dict[str, Estimate]:
     def estimate(flow: Flow) -> Estimate:
         low, high = flow_interval(flow.per_s, flow.blocks_per_s) if flow.is_long_enough else (math.nan, math.nan)
         return Estimate(flow.per_s, low, high, len(failed))
 
     flow = throughput(result)
-    output = estimate(flow.output_tokens)
+    output, total = (estimate(flow.output_tokens), estimate(flow.total_tokens)) if counts_tokens else (UNKNOWN, UNKNOWN)
     # The more tokens the cheaper: the ends of the interval change places.
     cost, cheapest, dearest = (_cost_per_mtok(price_per_hour, rate) for rate in (output.value, output.high, output.low))
     return {
         "error_rate": _proportion(failed),
         "request_rate": estimate(flow.requests),
         "output_tokens_per_s": output,
-        "total_tokens_per_s": estimate(flow.total_tokens),
+        "total_tokens_per_s": total,
         "cost_per_mtok": Estimate(cost, cheapest, dearest, len(failed)),
     }
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_llmperf.load.records import Outcome
+from pytest_llmperf.load.records import Outcome, TokenFit
 from pytest_llmperf.measure.latencies import PER_REQUEST, request_latencies
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def requests_frame(log: RequestLog) -> pd.DataFrame:
     * ``outcome``: the name of the outcome, ``OK`` or ``TIMEOUT`` (a category); ``error``: its class, ``""`` when OK;
     * ``ttft_s``, ``tpot_s``, ``e2e_s``, ``service_ttft_s``, ``service_e2e_s``: the request's latencies as the registry of
       metrics defines them, of answered requests; nan for any other outcome and where a request has no such latency;
-    * ``chunks``: how many token-bearing chunks arrived.
+    * ``chunks``: how many token-bearing chunks arrived; ``token_fit``: the name of the ``TokenFit`` (a category).
     """
     import pandas as pd
 
@@ -55,5 +55,8 @@ def requests_frame(log: RequestLog) -> pd.DataFrame:
     columns["chunks"] = np.diff(log.chunk_start)
     names = [outcome.name for outcome in Outcome]
     columns["outcome"] = pd.Categorical.from_codes(log.outcome.astype(np.int8), categories=pd.Index(names))
+    columns["token_fit"] = pd.Categorical.from_codes(
+        log.token_fit.astype(np.int8), categories=pd.Index([f.name for f in TokenFit])
+    )
     columns["error"] = list(log.error)
     return pd.DataFrame(columns)

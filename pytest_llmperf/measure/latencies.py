@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 PER_REQUEST = ("ttft", "tpot", "e2e", "service_ttft", "service_e2e")
 """The latencies that have one value a request."""
 
+PIECE = 1 << 20
+"""How many entries of a column a token long are looked at together: what is computed of all at once is several times the log."""
+
 
 class Timed(Protocol):
     """What latencies are computed from: a finished load's ``RequestLog``, or a ``Sighting`` of one that runs."""
@@ -56,6 +59,23 @@ def request_latencies(log: Timed) -> dict[str, Floats]:
     }
 
 
+def uncounted(log: Timed, answered: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which of the requests ``answered`` (shape (n,)) streamed texts whose tokens nobody counted."""
+    found: NDArray[np.bool_] = answered & (log.output_tokens == 0) & ~np.isnan(log.first_token_s)
+    return found
+
+
+def comparable_latencies(log: Timed, answered: NDArray[np.bool_]) -> dict[str, Floats]:
+    """``request_latencies`` to be judged by the requests ``answered``: without TPOT where one of them is ``uncounted``.
+
+    Those whose tokens are counted do not answer for it: it may be the slow ones that nobody counts.
+    """
+    latencies = request_latencies(log)
+    if uncounted(log, answered).any():
+        latencies["tpot"] = np.full_like(latencies["tpot"], np.nan)
+    return latencies
+
+
 def stand_ins(failed: NDArray[np.bool_], answered: NDArray[np.bool_], has: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which failed requests count as having a latency that never ended; all columns of shape (n,), in order of arrival.
 
@@ -75,15 +95,21 @@ def stand_ins(failed: NDArray[np.bool_], answered: NDArray[np.bool_], has: NDArr
 def inter_token_latencies(log: RequestLog, of: NDArray[np.bool_]) -> tuple[Floats, int]:
     """The gaps between the chunks of the requests that ``of`` (shape (n,)) selects, and how many requests they come from.
 
-    A gap is divided by the tokens of its later chunk: three tokens that arrive together after 30 ms came at 10 ms a token.
+    A gap is divided by the tokens of its later chunk: three tokens that arrive together after 30 ms came at 10 ms a token. The
+    requests selected must be of counted tokens: a chunk of 0 is a text of which nobody knows how many it has.
     """
     chunks = np.diff(log.chunk_start)
     if len(log.chunk_s) < 2:
         return np.empty(0), 0
-    gaps = np.diff(log.chunk_s)
-    gaps /= np.maximum(log.chunk_tokens[1:], 1)
     within = np.repeat(of, chunks)[1:]
     # Gap j lies before chunk j + 1: the one before a request's first chunk belongs to nobody.
     firsts = log.chunk_start[:-1]
     within[firsts[(firsts > 0) & (firsts < len(log.chunk_s))] - 1] = False
-    return gaps[within], int(np.count_nonzero(of & (chunks >= 2)))
+    gaps, filled = np.empty(np.count_nonzero(within)), 0
+    for start in range(0, len(within), PIECE):
+        mine = within[start : start + PIECE]
+        stop = start + len(mine)
+        piece = (np.diff(log.chunk_s[start : stop + 1]) / np.maximum(log.chunk_tokens[start + 1 : stop + 1], 1))[mine]
+        gaps[filled : filled + len(piece)] = piece
+        filled += len(piece)
+    return gaps, int(np.count_nonzero(of & (chunks >= 2)))

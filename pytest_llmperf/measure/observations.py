@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pytest_llmperf.load.records import Outcome
 from pytest_llmperf.load.watch import Sighting
 from pytest_llmperf.measure.gaps import gaps_of
-from pytest_llmperf.measure.latencies import request_latencies, stand_ins
+from pytest_llmperf.measure.latencies import comparable_latencies, stand_ins
 
 if TYPE_CHECKING:
     from pytest_llmperf.load.records import Floats, LoadResult
@@ -149,6 +149,7 @@ def observations(result: LoadResult, extra_warmup_s: float = 0.0) -> Observation
     cancelled = log.outcome == Outcome.CANCELLED
     failed = (log.outcome != Outcome.OK) & ~cancelled
     within = ~log.warmup & (log.scheduled_s >= opened_s) & (log.scheduled_s <= result.window_end_s)
+    latencies = comparable_latencies(log, within & ~cancelled & ~failed)
     return Observations(
         now_s=float(np.nanmax(log.end_s, initial=result.window_end_s)),
         scheduled_s=log.scheduled_s,
@@ -156,7 +157,7 @@ def observations(result: LoadResult, extra_warmup_s: float = 0.0) -> Observation
         ended=np.ones(len(log), np.bool_),
         failed=failed,
         in_flight=_in_flight(log.scheduled_s, log.end_s),
-        latencies={name: np.where(failed, np.inf, values) for name, values in request_latencies(log).items()},
+        latencies={name: np.where(failed, np.inf, values) for name, values in latencies.items()},
     )
 
 
@@ -164,7 +165,8 @@ def sighted(sighting: Sighting, window_start_s: float) -> Observations:
     """A running load's requests, as far as they have been seen. ``window_start_s``: where its warm-up ends."""
     ended = ~np.isnan(sighting.end_s)
     # A sighting has all the columns that latencies are computed from, with nan for what has not happened yet.
-    latencies = request_latencies(sighting)
+    counted = ~sighting.warmup & (sighting.scheduled_s >= window_start_s)
+    latencies = comparable_latencies(sighting, counted & ended & ~sighting.failed)
     for name in latencies:
         # Of a request in flight only the first token is known; its last one so far is not its last.
         hidden = np.zeros(len(ended), np.bool_) if name in ("ttft", "service_ttft") else ~ended
@@ -172,7 +174,7 @@ def sighted(sighting: Sighting, window_start_s: float) -> Observations:
     return Observations(
         now_s=sighting.now_s,
         scheduled_s=sighting.scheduled_s,
-        counted=~sighting.warmup & (sighting.scheduled_s >= window_start_s),
+        counted=counted,
         ended=ended,
         failed=sighting.failed,
         in_flight=_in_flight(sighting.scheduled_s, sighting.end_s),

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_llmperf.measure.trust import DEFAULT_LIMITS, TrustLimits
+
 if TYPE_CHECKING:
     from pytest_llmperf.deploy.base import DeploymentInfo
     from pytest_llmperf.experiment.records import Cell, Workload
@@ -88,7 +90,8 @@ class RunIdentity:
 class Run:
     """A run: what was asked (``identity``), what answered (``deployment``), what happened (``result``), what it means.
 
-    ``invalid`` holds the reasons not to trust the measurement (``measure.trust``); empty when it can be trusted.
+    ``invalid`` holds the reasons not to trust the measurement (``measure.trust``), by the limits in ``trust``; empty when it
+    can be trusted.
     """
 
     identity: RunIdentity
@@ -98,3 +101,6 @@ class Run:
     invalid: tuple[str, ...] = ()
     steadiness: Steadiness = Steadiness()
     stopped: Stopped | None = None
+    trust: TrustLimits = DEFAULT_LIMITS
+    is_stationary: bool = True
+    """Whether the same was asked from the beginning to the end, as ``LoadPlan`` says: only then do they compare."""

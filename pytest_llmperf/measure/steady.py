@@ -242,17 +242,18 @@ def is_speeding_up(seen: Observations) -> bool:
     return quarter > 0 and bool(tpot[-quarter:].mean() < (1 - _TOLD_APART) * tpot[:quarter].mean())
 
 
-def steadiness(result: LoadResult, *, open_loop: bool = True) -> Steadiness:
+def steadiness(result: LoadResult, *, open_loop: bool = True, stationary: bool = True) -> Steadiness:
     """What a finished load says of its own steady state.
 
     ``open_loop``: whether to look for a growing backlog. Not in a closed loop, whose concurrency is bounded, nor where the rate
-    is not constant, as in a trace. A load that was ended early is told by what was known at that instant: what it was ended for
-    does not change by what arrives afterwards.
+    is not constant, as in a trace. ``stationary``: whether the load is the same from its beginning to its end; where it is not (a
+    trace, a ramp), a TPOT that changes with it is no warm-up. A load that was ended early is told by what was known at that
+    instant: what it was ended for does not change by what arrives afterwards.
     """
     seen = as_of(result, result.stopped_s) if result.stopped_s is not None else observations(result)
     if open_loop and (since_s := overload_since(seen)) is not None:
         return Steadiness(unstable=growth_sentence(seen, since_s))
-    return extra_warmup(seen, result.window_start_s)
+    return extra_warmup(seen, result.window_start_s) if stationary else Steadiness()
 
 
 def without_warmup(result: LoadResult, extra_warmup_s: float) -> LoadResult:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_llmperf.load.records import Outcome
-from pytest_llmperf.measure.latencies import answered_s
+from pytest_llmperf.measure.latencies import PIECE, answered_s
 
 if TYPE_CHECKING:
     from pytest_llmperf.load.records import Floats, LoadResult
@@ -28,7 +28,7 @@ _FEWEST_EVENTS = 100
 
 @dataclass(frozen=True)
 class Flow:
-    """A rate over the window, per second; nan where the window has no length."""
+    """A rate over the window, per second; nan where the window has no length, and of tokens that nobody counted."""
 
     per_s: float
     blocks_per_s: Floats
@@ -61,6 +61,9 @@ def throughput(result: LoadResult) -> Throughput:
     read_s = np.where(np.isnan(log.first_token_s) & ok, log.end_s, log.first_token_s)
     output = _arrived(result, log.chunk_s, log.chunk_tokens) + _arrived(result, log.end_s[whole], log.output_tokens[whole])
     prompt = _arrived(result, read_s, log.prompt_tokens)
+    # A text has a token at least, and so has a prompt: 0 is what nobody has counted.
+    output = np.full(BLOCKS, math.nan) if np.any(log.output_tokens[ok & ~whole] == 0) else output
+    prompt = np.full(BLOCKS, math.nan) if np.any(log.prompt_tokens[ok] == 0) else prompt
     answers = answered_s(log)[ok]
     completed = _arrived(result, answers, np.ones(len(answers)))
     length = result.window_end_s - result.window_start_s
@@ -70,11 +73,15 @@ def throughput(result: LoadResult) -> Throughput:
 def _arrived(result: LoadResult, times_s: Floats, amounts: NDArray[Any]) -> Floats:
     """The amounts by the stretch of the window in which they arrived, shape (20,)."""
     opened_s, length = result.window_start_s, result.window_end_s - result.window_start_s
-    inside = (times_s >= opened_s) & (times_s <= result.window_end_s)
+    arrived = np.zeros(BLOCKS)
     if not length > 0:
-        return np.zeros(BLOCKS)
-    block = np.minimum(((times_s[inside] - opened_s) * (BLOCKS / length)).astype(np.int64), BLOCKS - 1)
-    return np.bincount(block, weights=amounts[inside], minlength=BLOCKS).astype(np.float64)
+        return arrived
+    for start in range(0, len(times_s), PIECE):
+        at_s = times_s[start : start + PIECE]
+        inside = (at_s >= opened_s) & (at_s <= result.window_end_s)
+        block = np.minimum(((at_s[inside] - opened_s) * (BLOCKS / length)).astype(np.int64), BLOCKS - 1)
+        arrived += np.bincount(block, weights=amounts[start : start + PIECE][inside], minlength=BLOCKS)
+    return arrived
 
 
 def _flow(arrived: Floats, length: float) -> Flow:

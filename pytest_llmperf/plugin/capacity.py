@@ -180,26 +180,30 @@ class Sweep:
     ) -> SweepResult:
         """Load for ``duration`` at each point: a rate (Poisson arrivals) or a load profile. Each is a run of its own.
 
-        Only points that end by themselves (a trace, a named profile) need no duration.
+        Only points that end by themselves (stages, a trace, a named profile) need no duration.
         ``until`` ends a point early once the SLA's verdict there is settled, as overload would otherwise take its time.
         Raises ``ConfigError`` for an empty sweep or a point that cannot be loaded, before anything is loaded.
         """
-        profiles = _points(points, has_duration=duration is not None)
+        profiles = _points(points, duration)
         runs = tuple(self.load(profile, duration, until=until, label=label) for label, profile in profiles)
         result = SweepResult(runs)
         self.tell(result.table())
         return result
 
 
-def _points(points: object, *, has_duration: bool) -> list[tuple[str, LoadProfile | NamedProfile]]:
+def _points(points: object, duration: str | None) -> list[tuple[str, LoadProfile | NamedProfile]]:
     """The load at each point of a sweep, with the label of its run. Raises ``ConfigError``."""
     from pytest_llmperf.load.plan import check_profile
 
     if isinstance(points, str) or not isinstance(points, Sequence) or not points:
         raise ConfigError('needs a list of points: sweep(["4/s", "8/s"], "20s")', where=_SWEEP)
     profiles = [Poisson(positive_rate(point, "sweep()")) if isinstance(point, str) else point for point in points]
+    try:
+        duration_s = parse_duration(duration) if duration is not None else None
+    except UnitError as error:
+        raise ConfigError(f"'duration': {error}", where=_SWEEP) from None
     for profile in profiles:
-        check_profile(profile, has_duration, _SWEEP)
+        check_profile(profile, duration_s is not None, _SWEEP, duration_s)
     return [(profile.name if isinstance(profile, NamedProfile) else str(profile), profile) for profile in profiles]
 
 

@@ -189,6 +189,17 @@ def check_requests(items: Iterable[pytest.Item], catalog: Catalog, override: str
             profile_of(request, catalog)
 
 
+def ready_paths(items: Iterable[pytest.Item], catalog: Catalog) -> tuple[str, ...]:
+    """Where a service must answer that the selected tests ask by templates (``api: http``) alone; else empty.
+
+    A test that names no workload has no say in it.
+    """
+    named = dict.fromkeys(request_of(item).workload for item in items if cell_of(item) is not None)
+    templates = [catalog.workload_named(name).http for name in named if name is not None]
+    paths = [template.ready_path for template in templates if template is not None]
+    return tuple(dict.fromkeys(paths)) if len(paths) == len(templates) else ()
+
+
 def _may_ask(item: pytest.Item) -> bool:
     """Whether a test takes ``request``, and so may ask for any fixture while it runs."""
     function = getattr(item, "function", None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_llmperf.errors import ConfigError, Where
 from pytest_llmperf.judge.drift import drift as judged_drift
 from pytest_llmperf.judge.verdict import Outcome
 from pytest_llmperf.plugin.asserted import asserted
@@ -12,6 +13,7 @@ from pytest_llmperf.plugin.variants import how_much_worse, metrics_to_judge
 
 if TYPE_CHECKING:
     from pytest_llmperf.judge.paired import Comparison
+    from pytest_llmperf.measure.run import Run
     from pytest_llmperf.plugin.load import LoadRun
 
 
@@ -59,9 +61,20 @@ class DriftResult:
 def drift(run: LoadRun, metric: str = "tpot_p50", margin: str = "10%") -> DriftResult:
     """Compare the end of a run with its beginning: ``assert drift(run, "tpot_p50", margin="10%").meets()``.
 
-    Raises ``ConfigError`` for a metric or margin that cannot be.
+    The load has to be the same from its beginning to its end: one rate, or a closed loop without a ramp. Under any other it would
+    be the load that is told. Raises ``ConfigError`` for such a run, and for a metric or margin that cannot be.
     """
+    _check_load(run.run)
     (judged,) = metrics_to_judge(metric, margin, "drift()")
     measured = run.run
     found = judged_drift(measured.result, judged.key, judged.margin, extra_warmup_s=measured.steadiness.extra_warmup_s)
     return DriftResult(run, found)
+
+
+def _check_load(run: Run) -> None:
+    if not run.is_stationary:
+        raise ConfigError(
+            f"{run.identity.profile} changes by plan, so that its end cannot be held against its beginning",
+            where=Where(key="drift()"),
+            hint='Load with a closed loop without a ramp, concurrency(8), or at one rate: constant("4/s"), poisson("4/s").',
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import partial
 
@@ -21,6 +22,7 @@ from pytest_llmperf.plugin.results import RECORDER
 from pytest_llmperf.plugin.start import started
 from pytest_llmperf.plugin.trace import trace_profile
 from pytest_llmperf.plugin.variants import CompareVariants
+from pytest_llmperf.plugin.xdist import xdist_workers
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +76,8 @@ def _llmperf_repetition(request: pytest.FixtureRequest) -> int:
 
 def _load_on(deployment: Deployment, workload: Workload, request: pytest.FixtureRequest) -> Load:
     """What drives load at ``deployment`` for this test."""
+    from pytest_llmperf.load.crew_size import available_cores
+
     check_standing(deployment)
     session = started(request.config)
     settings = session.settings
@@ -84,6 +88,8 @@ def _load_on(deployment: Deployment, workload: Workload, request: pytest.Fixture
         node_id=cells.node_id_of(request.node),
         seed=settings.seed,
         workers=settings.workers,
+        cores=available_cores(xdist_workers(os.environ)),
+        trust=settings.trust,
         price_per_hour=price.per_gpu * deployment.cell.hardware.count if price is not None else None,
         keep=request.config.stash[RECORDER].keep,
         progress=session.deployments.progress,

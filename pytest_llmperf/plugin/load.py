@@ -14,6 +14,7 @@ from pytest_llmperf.deploy.base import check_standing
 from pytest_llmperf.errors import ConfigError, LoadError, UnitError, Where
 from pytest_llmperf.experiment.catalog import Catalog
 from pytest_llmperf.judge.policy import Policy, Settled
+from pytest_llmperf.measure.trust import DEFAULT_LIMITS, TrustLimits
 from pytest_llmperf.metrics import metric_key
 from pytest_llmperf.plugin.asserted import Rules, asserted
 from pytest_llmperf.plugin.cells import SlaGiven, sla_given
@@ -109,12 +110,15 @@ class Load:
     workload: Workload
     node_id: str
     seed: int
-    workers: int
+    workers: int | None
+    """Load workers; None: as many as the plan asks for, on at most ``cores``."""
     price_per_hour: float | None
     keep: Keep
     progress: ProgressLine
     rules: Rules = field(default_factory=Rules)
     read_sla: ReadSla = _WITHOUT_CATALOG
+    cores: int | None = None
+    trust: TrustLimits = DEFAULT_LIMITS
     runs: int = 0
 
     def __repr__(self) -> str:
@@ -132,8 +136,9 @@ class Load:
         until: SlaGiven | None = None,
         label: str = "",
     ) -> LoadRun:
-        """Drive ``profile`` for ``duration`` (``"60s"``; a named profile has its own) or until ``requests`` were made.
+        """Drive ``profile`` for ``duration`` (``"60s"``) or until ``requests`` were made.
 
+        Stages, a trace and a named profile have a duration of their own.
         ``warmup`` (default: the workload's) is the stretch of the same load before it that primes and is not counted.
         ``until`` (an SLA, limits, or a name) ends the load as soon as its verdict is settled; what is in flight is finished.
         ``label`` names the run among others of its test; a run with a label is part of an experiment and not compared.
@@ -172,15 +177,14 @@ class Load:
                 seed=run_seed,
                 node_id=self.node_id,
                 simulated=self.deployment.info.simulated,
-                duration_s=duration_s or result.window_end_s - result.window_start_s,
+                duration_s=plan.length_s or result.window_end_s - plan.window_start_s,
                 profile_name=profile_name,
                 ordinal=self.runs,
                 label=label,
             ),
             result,
             stopped,
-            # A trace has a rate of its own that may rise: a backlog that grows with it is no overload.
-            has_one_rate=plan.open_loop and plan.trace is None,
+            plan,
         )
         self._check_end(result)
         return run
@@ -191,7 +195,12 @@ class Load:
         what = f"{self.deployment.cell.id} {self.workload.name}"
         stop = _StopWhenSettled(plan, until.on(self.deployment.cell), self.rules.policy) if until is not None else None
         with self.progress.loading(what) as report:
-            options = LoadOptions(workers=self.workers)
+            options = LoadOptions(
+                workers=self.workers,
+                cores=self.cores,
+                first_token_timeout_s=self.workload.first_token_timeout,
+                idle_timeout_s=self.workload.idle_timeout,
+            )
             result = run_load(plan, self.deployment.endpoint, options, report, stop.watch if stop is not None else None)
         stopped = stop.stopped(result) if stop is not None else None
         if stopped is not None:
@@ -213,22 +222,30 @@ class Load:
         node_id = re.sub(r"(\d+)of\d+(?=[\]-])", r"\1", self.node_id)
         return crc32(f"{self.seed}:{node_id}:{self.runs}".encode())
 
-    def _measured(self, identity: RunIdentity, result: LoadResult, stopped: Stopped | None, *, has_one_rate: bool) -> LoadRun:
+    def _measured(self, identity: RunIdentity, result: LoadResult, stopped: Stopped | None, plan: LoadPlan) -> LoadRun:
         from pytest_llmperf.measure.compute import measure
         from pytest_llmperf.measure.run import Run
         from pytest_llmperf.measure.steady import steadiness
-        from pytest_llmperf.measure.trust import TrustLimits, distrust
+        from pytest_llmperf.measure.trust import distrust
         from pytest_llmperf.report.document import run_document
 
-        steady = steadiness(result, open_loop=has_one_rate)
+        # A load that changes has a backlog and a TPOT that change with it: neither is overload or warm-up.
+        steady = steadiness(result, open_loop=plan.has_one_rate, stationary=plan.is_stationary)
         run = Run(
             identity=identity,
             deployment=self.deployment.info,
             result=result,
-            metrics=measure(result, price_per_hour=self.price_per_hour, extra_warmup_s=steady.extra_warmup_s),
-            invalid=distrust(result.health, TrustLimits()),
+            metrics=measure(
+                result,
+                price_per_hour=self.price_per_hour,
+                extra_warmup_s=steady.extra_warmup_s,
+                counts_tokens=plan.workload.http is None or plan.workload.http.output_tokens is not None,
+            ),
+            invalid=distrust(result.health, self.trust),
+            trust=self.trust,
             steadiness=steady,
             stopped=stopped,
+            is_stationary=plan.is_stationary,
         )
         self.keep(run_document(run, None))
         return LoadRun(run, self.keep, self.rules, self.read_sla)

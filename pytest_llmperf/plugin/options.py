@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +10,22 @@ from typing import Literal, cast, get_args
 
 import pytest
 
-from pytest_llmperf.errors import ConfigError, UnitError, Where, unknown
-from pytest_llmperf.metrics import metric_key
-from pytest_llmperf.units import parse_duration
+from pytest_llmperf.errors import ConfigError, Where, unknown
+from pytest_llmperf.measure.trust import TrustLimits, parse_trust_limits
+from pytest_llmperf.plugin.option_values import (
+    AUTO,
+    flag,
+    lines,
+    metric,
+    number_of_workers,
+    one_a_line,
+    parts,
+    positive,
+    time_span,
+    whole,
+)
+from pytest_llmperf.plugin.target_options import TARGETS, check_target_options
 
-TARGETS = ("sim", "endpoint")
 DEFAULT_API_KEY_ENV = "LLMPERF_API_KEY"
 LATEST = "latest"
 """What ``--llmperf-compare`` without a name compares with: the newest saved session that may be a baseline."""
@@ -35,13 +45,20 @@ class Settings:
     url: str | None
     served_model: str | None
     api_key_env: str
+    header: tuple[str, ...]
+    """Each ``Name=env:VAR`` or ``Name=file:PATH``, as it was written: never a value."""
+    ca_file: Path | None
+    insecure: bool
+    engine_command: str | None
     matrix: str
     catalog: Path | None
     sla: str | None
     json: Path | None
     storage: Path
     seed: int
-    workers: int
+    workers: int | None
+    """None: as many as the planned load asks for."""
+    trust: TrustLimits
     trace: Path | None
     trace_scale: float
     trace_duration_s: float | None
@@ -86,6 +103,8 @@ class _Option:
     repeatable: bool = False
     listed: bool = False
     """Several values in one text, separated by commas or newlines."""
+    may_hold_commas: bool = False
+    """Of one that is listed: a comma may be part of a value, so that there is one value to an option on the command line."""
 
     @property
     def flag(self) -> str:
@@ -93,7 +112,7 @@ class _Option:
 
     def says_nothing(self, text: str | None) -> bool:
         """Whether a text of it is empty, or commas and nothing between them."""
-        return not (_parts(text) if self.listed else (text or "").strip())
+        return not (parts(text) if self.listed else (text or "").strip())
 
     @property
     def ini(self) -> str:
@@ -105,17 +124,46 @@ class _Option:
 
 
 OPTIONS = (
-    _Option("target", "TARGET", "sim", "where cells run: sim (embedded simulator), endpoint (a URL already served)"),
+    _Option(
+        "target", "TARGET", "sim", "where cells run: sim (embedded simulator), process (an engine on this machine), endpoint"
+    ),
     _Option("url", "URL", None, "the server to load, with --llmperf-target=endpoint: http://HOST:PORT"),
     _Option("served_model", "NAME", None, "the model's name at the endpoint (default: the first of /v1/models)"),
     _Option("api_key_env", "VAR", DEFAULT_API_KEY_ENV, "environment variable that holds the endpoint's Bearer token"),
+    _Option(
+        "header",
+        "NAME=SOURCE",
+        None,
+        "a header of every request to the endpoint, its value from a variable or a file: X-Key=env:VAR, X-Key=file:PATH "
+        "(repeatable)",
+        repeatable=True,
+        listed=True,
+        may_hold_commas=True,
+    ),
+    _Option("ca_file", "FILE", None, "CA certificates (PEM) that an https:// endpoint is checked by (default: the system's)"),
+    _Option("insecure", "", None, "do not check the certificate of an https:// endpoint", bare="yes"),
+    _Option(
+        "engine_command",
+        "COMMAND",
+        None,
+        "the engine that --llmperf-target=process starts (default: 'vllm serve' with the cell's model and engine arguments)",
+    ),
     _Option("matrix", "NAME", "default", "the named matrix whose cells are run"),
     _Option("catalog", "DIR", None, "catalog whose records override the built-in ones (default: fixtures/ in the rootdir)"),
     _Option("sla", "YAML", None, "one SLA for every test, instead of each workload's: 'ttft: {p99: 1s}'"),
     _Option("json", "PATH", None, "write the session's results to PATH as one JSON document"),
     _Option("storage", "DIR", ".llmperf", "where every run is written the moment it ends"),
     _Option("seed", "N", "0", "seed of all arrivals, lengths and prompts"),
-    _Option("workers", "N", "1", "processes that generate load"),
+    _Option("workers", "N", AUTO, "processes that generate load; auto: by the planned load, at most one a core"),
+    _Option(
+        "trust",
+        "LIMITS",
+        None,
+        "beyond which client health a run is INVALID: lateness_p99:20ms, loop_lag_p99:20ms, cpu_share:90%, sent_share:99.9%, "
+        "busy_share:90% (repeatable; default: 50ms, 50ms, 95%, 99.9%, 90%)",
+        repeatable=True,
+        listed=True,
+    ),
     _Option("trace", "FILE", None, "the trace that trace-replay suites replay (default: a small synthetic one)"),
     _Option("trace_scale", "X", "1", "multiplies the gaps between a trace's requests: 2 replays twice as slowly"),
     _Option(
@@ -188,15 +236,16 @@ def read_settings(
             (f"ini {option.ini}", (from_ini(option.ini) or "").strip(), rootdir),
             (option.flag, option.default, rootdir),
         )
-        place, raw[option.name], bases[option.name] = next((form for form in forms if form[1] and form[1].strip()), forms[-1])
+        place, found, bases[option.name] = next((form for form in forms if form[1] and form[1].strip()), forms[-1])
         places[option.name] = Where(option=place)
-        if raw[option.name] and option.says_nothing(raw[option.name]):
-            raise ConfigError(f"{raw[option.name]!r} names nothing", where=places[option.name])
+        if found and option.says_nothing(found):
+            raise ConfigError(f"{found!r} names nothing", where=places[option.name])
+        raw[option.name] = one_a_line(found) if found and option.may_hold_commas and place != option.flag else found
     return _settings(raw, places, bases)
 
 
 def _from_command_line(option: _Option, given: str | list[str] | None) -> str | None:
-    """An option's value, several of them separated by commas; None where it is not there. Raises ``ConfigError``."""
+    """An option's value, several of them separated as it takes them; None where it is not there. Raises ``ConfigError``."""
     values = [given] if isinstance(given, str) else given
     if values is None:
         return None
@@ -205,12 +254,7 @@ def _from_command_line(option: _Option, given: str | list[str] | None) -> str | 
             f"{option.flag} alone is {option.flag}={option.bare}." if option.bare is not None else "Leave it out, or fill it in."
         )
         raise ConfigError("needs a value, and there is none", where=Where(option=option.flag), hint=hint)
-    return ",".join(values)
-
-
-def _parts(text: str | None) -> tuple[str, ...]:
-    """What stands between commas and newlines."""
-    return tuple(part.strip() for part in re.split(r"[,\n]", text or "") if part.strip())
+    return ("\n" if option.may_hold_commas else ",").join(values)
 
 
 _CHOICES: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -233,86 +277,44 @@ def _settings(raw: Mapping[str, str | None], places: Mapping[str, Where], bases:
     for name, (kind, choices) in _CHOICES.items():
         if text(name) not in choices:
             raise unknown(kind, text(name), choices, places[name])
-    if text("target") == "endpoint" and not raw["url"]:
-        raise ConfigError("the endpoint target needs a URL", where=places["target"], hint="Add --llmperf-url=http://HOST:PORT.")
-    if raw["url"] and text("target") != "endpoint":
-        raise ConfigError(
-            f"a URL is given, but the target is {text('target')!r}", where=places["url"], hint="Add --llmperf-target=endpoint."
-        )
+    insecure = flag(text("insecure"), places["insecure"]) if raw["insecure"] else False
+    api_key_env = None if text("api_key_env") == DEFAULT_API_KEY_ENV else raw["api_key_env"]
+    check_target_options({**raw, "insecure": insecure, "api_key_env": api_key_env}, places)
     return Settings(
         target=text("target"),
         url=raw["url"],
         served_model=raw["served_model"],
         api_key_env=text("api_key_env"),
+        header=lines(raw["header"]),
+        ca_file=path("ca_file"),
+        insecure=insecure,
+        engine_command=raw["engine_command"],
         matrix=text("matrix"),
         catalog=path("catalog"),
         sla=raw["sla"],
         json=path("json"),
         storage=bases["storage"] / Path(text("storage")).expanduser(),
-        seed=_whole(text("seed"), places["seed"], least=0),
-        workers=_whole(text("workers"), places["workers"], least=1),
+        seed=whole(text("seed"), places["seed"], least=0),
+        workers=number_of_workers(text("workers"), places["workers"]),
+        trust=parse_trust_limits(parts(raw["trust"]), places["trust"]),
         trace=path("trace"),
-        trace_scale=_positive(text("trace_scale"), places["trace_scale"]),
-        trace_duration_s=_duration(text("trace_duration"), places["trace_duration"]) if raw["trace_duration"] else None,
-        ready_timeout_s=_duration(text("ready_timeout"), places["ready_timeout"]) if raw["ready_timeout"] else None,
+        trace_scale=positive(text("trace_scale"), places["trace_scale"]),
+        trace_duration_s=time_span(text("trace_duration"), places["trace_duration"]) if raw["trace_duration"] else None,
+        ready_timeout_s=time_span(text("ready_timeout"), places["ready_timeout"]) if raw["ready_timeout"] else None,
         group_by=cast(GroupBy, text("group_by")),
-        sort=_metric(text("sort"), places["sort"]) if raw["sort"] else None,
-        columns=tuple(_metric(key, places["columns"]) for key in _parts(raw["columns"])),
+        sort=metric(text("sort"), places["sort"]) if raw["sort"] else None,
+        columns=tuple(metric(key, places["columns"]) for key in parts(raw["columns"])),
         policy=cast(PolicyName, text("policy")),
         gate=cast(GateName, text("gate")),
         inconclusive=cast(InconclusiveIs, text("inconclusive")),
         invalid=cast(InvalidIs, text("invalid")),
         save=raw["save"],
-        autosave=_flag(text("autosave"), places["autosave"]) if raw["autosave"] else False,
+        autosave=flag(text("autosave"), places["autosave"]) if raw["autosave"] else False,
         compare=raw["compare"],
-        compare_fail=_parts(raw["compare_fail"]),
-        repeat=_whole(text("repeat"), places["repeat"], least=1),
+        compare_fail=parts(raw["compare_fail"]),
+        repeat=whole(text("repeat"), places["repeat"], least=1),
         places=places,
     )
-
-
-_FLAGS = {"yes": True, "true": True, "on": True, "1": True, "no": False, "false": False, "off": False, "0": False}
-
-
-def _flag(text: str, place: Where) -> bool:
-    try:
-        return _FLAGS[text.strip().lower()]
-    except KeyError:
-        raise ConfigError(f"{text!r} is neither yes nor no", where=place, hint=f"Known: {', '.join(_FLAGS)}.") from None
-
-
-def _whole(text: str, place: Where, least: int) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = least - 1
-    if number < least:
-        raise ConfigError(f"{text!r} is not a whole number of {least} or more", where=place)
-    return number
-
-
-def _positive(text: str, place: Where) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise ConfigError(f"{text!r} is not a number above 0", where=place)
-    return number
-
-
-def _duration(text: str, place: Where) -> float:
-    try:
-        return parse_duration(text)
-    except UnitError as error:
-        raise ConfigError(str(error), where=place) from None
-
-
-def _metric(text: str, place: Where) -> str:
-    try:
-        return metric_key(text).name
-    except UnitError as error:
-        raise ConfigError(str(error), where=place) from None
 
 
 SETTINGS = pytest.StashKey[Settings]()

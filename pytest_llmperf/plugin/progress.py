@@ -58,6 +58,16 @@ class ProgressLine:
             yield report
         self._line(f"{what}: loaded for {format_duration(monotonic() - started)}{self._mark}")
 
+    @contextmanager
+    def ending(self, cell: Cell, at_most_s: float) -> Iterator[None]:
+        """Says that a deployment's end is waited for, and how long that may take: whoever pressed Ctrl-C need not do it again."""
+        said = f"{cell.id}: ending the engine (up to {format_duration(at_most_s)})"
+        if not self._live:
+            self._line(said)
+        with self._status() as show:
+            show(said)
+            yield
+
     def note(self, text: str) -> None:
         """A line of its own, in full."""
         self._line(text)

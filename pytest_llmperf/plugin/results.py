@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import time
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from pytest_llmperf.plugin.allure_bridge import write_environment
 from pytest_llmperf.plugin.baseline import BASELINE
 from pytest_llmperf.plugin.options import Settings, settings_of
 from pytest_llmperf.plugin.recorder import Recorder
+from pytest_llmperf.plugin.session import STASH
 
 if TYPE_CHECKING:
     from pytest_llmperf.report.document import RunDocument, SessionDocument
@@ -53,6 +55,11 @@ class Collected:
 
             self.failed.add(without_group(report.nodeid))
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write ``--llmperf-json`` before pytest ends the fixtures that still stand: a second Ctrl-C may cut that short."""
+        write_before_teardown(session.config, is_interrupted=session.exitstatus == pytest.ExitCode.INTERRUPTED)
+
     def add(self, documents: Iterable[dict[str, Any]]) -> None:
         """Remember runs, as plain JSON."""
         self.documents.update((document["run_id"], document) for document in documents)
@@ -77,14 +84,34 @@ def finish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.USAGE_ERROR
     if session.exitstatus == pytest.ExitCode.USAGE_ERROR or config.getoption("collectonly"):
         return
-    # A test that Ctrl-C ended has no report: what it had measured is still with the recorder.
-    config.stash[COLLECTED].add(run.model_dump(mode="json") for run in config.stash[RECORDER].drain())
+    _take_over(config)
     runs = config.stash[COLLECTED].runs()
     try:
         write_session_files(config, settings_of(config), runs)
     except LlmperfError as error:
         config.stash[TROUBLE] = str(error)
         session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+
+
+def write_before_teardown(config: pytest.Config, *, is_interrupted: bool) -> None:
+    """Write ``--llmperf-json`` where something is still to be taken down; ``finish`` writes it again, with all that follows."""
+    settings = settings_of(config)
+    session = config.stash.get(STASH, None)
+    stands = session is not None and bool(session.deployments.standing)
+    if settings.json is None or not (stands or is_interrupted) or hasattr(config, "workerinput") or config.option.collectonly:
+        return
+    _take_over(config)
+    from pytest_llmperf.report.document import to_json
+    from pytest_llmperf.report.storage import write_atomically
+
+    # A disk that refuses will do so again, and then it is told.
+    with suppress(LlmperfError):
+        write_atomically(settings.json, to_json(_document(config, settings, config.stash[COLLECTED].runs())))
+
+
+def _take_over(config: pytest.Config) -> None:
+    """A test that Ctrl-C ended has no report: what it had measured is still with the recorder."""
+    config.stash[COLLECTED].add(run.model_dump(mode="json") for run in config.stash[RECORDER].runs.values())
 
 
 def write_session_files(config: pytest.Config, settings: Settings, runs: list[RunDocument]) -> None:
@@ -94,12 +121,24 @@ def write_session_files(config: pytest.Config, settings: Settings, runs: list[Ru
         config.stash[COLLECTED].saved = ["no baseline is saved: no test made a run"]
     if not runs and settings.json is None:
         return
-    from pytest_llmperf.report.commit import commit_of
-    from pytest_llmperf.report.document import session_document, to_json
+    from pytest_llmperf.report.document import to_json
     from pytest_llmperf.report.saved import unfit
     from pytest_llmperf.report.storage import write_atomically
 
-    document = session_document(
+    document = _document(config, settings, runs)
+    if runs and is_saving:
+        flaws = unfit(runs, config.stash[COLLECTED].failed, only_compared=config.stash.get(BASELINE, None) is not None)
+        config.stash[COLLECTED].saved = list(_save_baseline(document, settings, flaws))
+    if settings.json is not None:
+        write_atomically(settings.json, to_json(document))
+    write_environment(config, document)
+
+
+def _document(config: pytest.Config, settings: Settings, runs: list[RunDocument]) -> SessionDocument:
+    from pytest_llmperf.report.commit import commit_of
+    from pytest_llmperf.report.document import session_document
+
+    return session_document(
         runs,
         created=time(),
         arguments=[str(argument) for argument in config.invocation_params.args],
@@ -107,12 +146,6 @@ def write_session_files(config: pytest.Config, settings: Settings, runs: list[Ru
         simulated=settings.target == "sim" or any(run.simulated for run in runs),
         commit=commit_of(config.rootpath),
     )
-    if runs and is_saving:
-        flaws = unfit(runs, config.stash[COLLECTED].failed, only_compared=config.stash.get(BASELINE, None) is not None)
-        config.stash[COLLECTED].saved = list(_save_baseline(document, settings, flaws))
-    if settings.json is not None:
-        write_atomically(settings.json, to_json(document))
-    write_environment(config, document)
 
 
 def _save_baseline(document: SessionDocument, settings: Settings, flaws: Mapping[str, str]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,16 @@ class Deployments:
         """Take the cell's deployment down, if it stands. Raises ``DeployError`` when something is left behind."""
         deployment = self.standing.pop(cell_id, None)
         if deployment is not None:
-            deployment.close()
+            with self._shown(deployment):
+                deployment.close()
+
+    def _shown(self, deployment: Deployment) -> AbstractContextManager[None]:
+        """What is said of the end of one that may take its time."""
+        if deployment.info.target != "process":
+            return nullcontext()
+        from pytest_llmperf.deploy.supervised import GRACE_S
+
+        return self.progress.ending(deployment.cell, GRACE_S)
 
     def close_all(self) -> None:
         """Take everything down; one that fails does not keep the others standing. Raises ``DeployError`` at the end."""

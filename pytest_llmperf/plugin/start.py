@@ -14,6 +14,7 @@ from pytest_llmperf.plugin.baseline_check import check_baseline
 from pytest_llmperf.plugin.options import Settings, settings_of
 from pytest_llmperf.plugin.progress import progress_line
 from pytest_llmperf.plugin.session import STASH, LlmperfSession, start_session
+from pytest_llmperf.plugin.targets import target_of
 
 PROBLEM = pytest.StashKey[ConfigError]()
 
@@ -50,6 +51,9 @@ def prepare(config: pytest.Config, items: list[pytest.Item]) -> None:
     check_baseline(config, session, items)
     _check_one_cell(items, session.settings)
     _check_distribution(config)
+    if paths := cells.ready_paths(items, session.catalog):
+        # Known only now. A service of another kind is not to be asked for what only an OpenAI-compatible one has.
+        session.deployments.target = target_of(session.settings, paths)
     items[:] = cells.grouped_by_cell(items)
 
 

@@ -24,6 +24,7 @@ def summary_lines(config: pytest.Config, exitstatus: int, width: int) -> Iterato
         yield f"llmperf: {hint}"
     runs = config.stash[COLLECTED].runs()
     if runs:
+        from pytest_llmperf.report.client_health import client_lines
         from pytest_llmperf.report.comparison_table import comparison_lines
         from pytest_llmperf.report.tables import DEFAULT_KEYS, render_text, summary_table, warmup_lines
 
@@ -38,6 +39,7 @@ def summary_lines(config: pytest.Config, exitstatus: int, width: int) -> Iterato
         )
         yield from render_text(table, width).splitlines()
         yield from warmup_lines(runs, width)
+        yield from client_lines(runs, width)
         yield from _stops(runs)
         yield from comparison_lines(runs, width)
         yield from config.stash[COLLECTED].saved

@@ -262,13 +262,11 @@ def _check_load(profile: LoadProfile | NamedProfile, duration: str | None) -> No
     """Whether it is known what to load and for how long. Raises ``ConfigError``."""
     from pytest_llmperf.load.plan import check_profile
 
-    check_profile(profile, duration is not None, _WHERE)
-    if duration is None:
-        return
     try:
-        parse_duration(duration)
+        duration_s = parse_duration(duration) if duration is not None else None
     except UnitError as error:
         raise ConfigError(f"'duration': {error}", where=_WHERE) from None
+    check_profile(profile, duration_s is not None, _WHERE, duration_s)
 
 
 def metrics_to_judge(metric: str | Sequence[str], margin: str | Mapping[str, str], call: str) -> list[JudgedMetric]:

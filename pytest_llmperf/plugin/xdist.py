@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
@@ -49,3 +49,9 @@ def tell_controller(config: pytest.Config, problem: str) -> None:
 def problem_of(node: Any) -> str | None:
     """In the controller: what a worker that is going down has left."""
     return getattr(node, "workeroutput", {}).get(PROBLEM)
+
+
+def xdist_workers(environ: Mapping[str, str]) -> int:
+    """How many of xdist's workers drive loads side by side on this machine; 1 without xdist."""
+    count = environ.get("PYTEST_XDIST_WORKER_COUNT", "")
+    return max(1, int(count)) if count.isdecimal() else 1

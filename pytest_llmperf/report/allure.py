@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_llmperf.report.client_health import client_paragraphs
 from pytest_llmperf.report.document import to_json
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def allure_test(
     )
     return AllureTest(
         title=f"{test} on {cell.id}" + (f" ({SIMULATED})" if simulated else ""),
-        description=_description(cell, workload, sla_name, simulated),
+        description="\n\n".join((*_description(cell, workload, sla_name, simulated), *client_paragraphs(documents))),
         labels=(*labels, ("tag", SIMULATED)) if simulated else labels,
         severity=severity,
         parameters=_parameters(cell, workload),
@@ -102,7 +103,7 @@ def _parameters(cell: Cell, workload: Workload) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _description(cell: Cell, workload: Workload, sla_name: str | None, simulated: bool) -> str:
+def _description(cell: Cell, workload: Workload, sla_name: str | None, simulated: bool) -> list[str]:
     asked = f"{workload.input.mean:,} tokens in, {workload.output.mean:,} out (means)"
     paragraphs = [
         f"**{workload.title}** ({asked}).",
@@ -112,7 +113,7 @@ def _description(cell: Cell, workload: Workload, sla_name: str | None, simulated
         paragraphs.append(f"Held against the SLA `{sla_name}`.")
     if simulated:
         paragraphs.append(f"**{SIMULATED}**: the numbers come from the embedded simulator, not from this hardware.")
-    return "\n\n".join(paragraphs)
+    return paragraphs
 
 
 def _attachment(document: RunDocument) -> Attachment:

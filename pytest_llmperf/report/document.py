@@ -14,8 +14,10 @@ from pytest_llmperf.judge.fingerprint import context, fingerprint
 from pytest_llmperf.judge.text import required_in_full
 from pytest_llmperf.judge.verdict import request_limits
 from pytest_llmperf.measure.compute import standard_keys
+from pytest_llmperf.measure.trust import loosened, named_limits
 from pytest_llmperf.report.redact import without_secrets
 from pytest_llmperf.report.results_v1 import (
+    AchievedPart,
     CellPart,
     CheckPart,
     ClientPart,
@@ -42,8 +44,9 @@ if TYPE_CHECKING:
     from pytest_llmperf.deploy.base import DeploymentInfo
     from pytest_llmperf.experiment.records import Cell, Lengths, Workload
     from pytest_llmperf.judge.verdict import Check, Verdict
-    from pytest_llmperf.load.records import ClientHealth, WorkerHealth
+    from pytest_llmperf.load.records import Achieved, ClientHealth, WorkerHealth
     from pytest_llmperf.measure.run import Estimate, Run
+    from pytest_llmperf.measure.trust import TrustLimits
     from pytest_llmperf.metrics import MetricKey
     from pytest_llmperf.report.commit import Commit
 
@@ -106,7 +109,7 @@ def run_document(
         counts=CountsPart(**asdict(run.metrics.counts)),
         errors=run.metrics.errors,
         metrics=_metrics(run, verdict, keys),
-        client=_client(run.result.health, run.invalid),
+        client=_client(run.result.health, run.invalid, run.trust),
         profile_name=identity.profile_name,
         fingerprint=fingerprint(identity.cell, identity.workload, identity.profile, run.deployment.target, identity.simulated),
         context=context(identity.cell, run.deployment),
@@ -234,14 +237,24 @@ def _metric(key: MetricKey, estimate: Estimate) -> MetricPart:
     )
 
 
-def _client(health: ClientHealth, distrust: tuple[str, ...]) -> ClientPart:
+def _client(health: ClientHealth, distrust: tuple[str, ...], limits: TrustLimits) -> ClientPart:
     return ClientPart(
         planned_requests=health.planned_requests,
         sent_requests=health.sent_requests,
         workers=tuple(_worker(worker) for worker in health.workers),
         notes=health.notes,
         distrust=distrust,
+        started_workers=health.started_workers,
+        achieved=_achieved(health.achieved),
+        limits=named_limits(limits),
+        loosened=loosened(limits),
     )
+
+
+def _achieved(achieved: Achieved) -> AchievedPart:
+    # A worker that proved nothing of its lateness leaves a share that is nan.
+    busy = achieved.busy_share
+    return AchievedPart(**{**asdict(achieved), "busy_share": None if busy is None else _finite(busy)})
 
 
 def _worker(health: WorkerHealth) -> WorkerPart:
@@ -255,6 +268,8 @@ def _worker(health: WorkerHealth) -> WorkerPart:
         loop_lag_max_s=_finite(health.loop_lag_max_s),
         cpu_share=_finite(health.cpu_share),
         connect_failures=health.connect_failures,
+        kernel_stamped_share=_finite(health.kernel_stamped_share),
+        read_lag_p99_s=_finite(health.read_lag_p99_s) if health.kernel_stamped_share else None,
     )
 
 

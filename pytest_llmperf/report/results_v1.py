@@ -121,6 +121,26 @@ class WorkerPart(Part):
     loop_lag_max_s: float | None
     cpu_share: float | None
     connect_failures: int
+    kernel_stamped_share: float | None = None
+    """Of the token-bearing chunks, those whose arrival the kernel has timed; null where that was not told."""
+    read_lag_p99_s: float | None = None
+    """From the kernel's time of a chunk to the one at which the worker read it; null without the kernel's times."""
+
+
+class AchievedPart(Part):
+    """What the load made of its plan within the window; null where the plan has no such thing, or the window no length.
+
+    ``planned_rate_per_s`` (open loop) and ``rate_per_s`` are requests due and sent per second; ``planned_in_flight`` (closed
+    loop) the users, on average, ``mean_in_flight`` and ``peak_in_flight`` the requests that were sent and had not ended;
+    ``busy_share`` (closed loop) what the client did not waste of its users' time by sending late.
+    """
+
+    planned_rate_per_s: float | None
+    rate_per_s: float | None
+    planned_in_flight: float | None
+    mean_in_flight: float | None
+    peak_in_flight: int | None
+    busy_share: float | None
 
 
 class ClientPart(Part):
@@ -131,6 +151,13 @@ class ClientPart(Part):
     workers: tuple[WorkerPart, ...]
     notes: tuple[str, ...]
     distrust: tuple[str, ...]
+    started_workers: int | None = None
+    """Workers that drove the load; ``workers`` has those that lived to report."""
+    achieved: AchievedPart | None = None
+    limits: dict[str, float] = Field(default_factory=dict)
+    """Up to where the client was trusted, by name; in seconds or as a fraction."""
+    loosened: tuple[str, ...] = ()
+    """Those of the limits that trust more than the defaults do: INVALID says less by them."""
 
 
 class CheckPart(Part):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from prometheus_client import REGISTRY, generate_latest
+
 from pytest_llmperf.sim.engine import Engine
 from pytest_llmperf.sim.exposition import Exposition, Histogram, Value
 from pytest_llmperf.sim.request import Request, Step
@@ -245,4 +247,5 @@ class Metrics:
         self._preemptions.value = stats.n_preemptions
         self._prompt.value = stats.prompt_tokens
         self._generation.value = stats.generation_tokens
-        return self._page.render()
+        # What prometheus-client tells of any Python process, as vLLM's page does.
+        return generate_latest(REGISTRY) + self._page.render()

@@ -38,6 +38,10 @@ class GpuSpec:
     bandwidth_efficiency: float = 0.80
     layer_overhead_s: float = 40e-6
     """Per layer and step: kernel launches and small kernels that bytes and FLOPs do not explain."""
+    sequence_overhead_s: float = 0.3e-6
+    """Per layer and running sequence: batch metadata, attention scheduling, GEMMs off their sweet spot."""
+    token_overhead_s: float = 0.0
+    """Per layer and prompt token: what a prefill costs beside its FLOPs. Of accelerators it is within their MFU."""
 
     def __post_init__(self) -> None:
         for name in ("memory_bytes", "bandwidth_bytes_per_s", "bandwidth_efficiency"):

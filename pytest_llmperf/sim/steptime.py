@@ -2,8 +2,8 @@
 
 The formula (docs/simulator.md)::
 
-    decode  = (W + sum KV(ctx)) / (TP * eff * BW) + L * (40 us + 0.3 us * batch) + 2 * L * AR(TP, batch * d * 2 B)
-    prefill = FLOPs / (TP * mfu * peak) + 2 * L * AR(TP, N * d * 2 B)
+    decode  = (W + sum KV(ctx)) / (TP * eff * BW) + L * (overhead + sequence * batch) + 2 * L * AR(TP, batch * d * 2 B)
+    prefill = FLOPs / (TP * mfu * peak) + L * token * N + 2 * L * AR(TP, N * d * 2 B)
 
 joined for a chunked-prefill step, where the prompt's FLOPs come on top of the decode they share the step with: a
 step with few prompt tokens still streams all weights, which is what makes the MFU fall below 512 tokens.
@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pytest_llmperf.sim.allreduce import allreduce_s
 from pytest_llmperf.sim.spec import GpuSpec, ModelSpec
 
-SEQUENCE_OVERHEAD_S = 0.3e-6
-"""Per layer and running sequence: batch metadata, attention scheduling, GEMMs off their sweet spot."""
 ACTIVATION_BYTES = 2.0
 """All-reduced activations are 16-bit whatever the weights are."""
 ROOFLINE_SHARPNESS = 3.0
@@ -62,11 +60,12 @@ class StepTimeModel:
         # Below one KV head per GPU the heads are replicated: each GPU then reads more than its 1/TP share.
         self._kv_read_s = model.kv_bytes_per_token / bandwidth * tp / min(tp, model.n_kv_heads)
         self._layer_token_s = 2 * model.active_layer_params / flops
+        self._prompt_token_s = self._layer_token_s + model.n_layers * gpu.token_overhead_s
         self._head_token_s = 2 * model.embedding_params / (tp * gpu.effective_flops_per_s("bf16"))
         # 4 = two products (scores, values) of two FLOPs per pair and element.
         self._pair_s = 4 * model.n_layers * model.n_heads * model.head_dim / flops
         self._fixed_s = model.n_layers * gpu.layer_overhead_s
-        self._sequence_s = model.n_layers * SEQUENCE_OVERHEAD_S
+        self._sequence_s = model.n_layers * gpu.sequence_overhead_s
         self._decode_base_s: dict[int, float] = {}
 
     def weights_read_s(self, n_tokens: int) -> float:
@@ -105,4 +104,4 @@ class StepTimeModel:
         compute_s = n_decodes * self._layer_token_s + n_sequences * self._head_token_s
         gemm_s: float = (read_s**ROOFLINE_SHARPNESS + compute_s**ROOFLINE_SHARPNESS) ** (1 / ROOFLINE_SHARPNESS)
         overhead_s = self._fixed_s + self._sequence_s * n_sequences
-        return gemm_s + prefill_tokens * self._layer_token_s + overhead_s + self.allreduce_s(n_tokens)
+        return gemm_s + prefill_tokens * self._prompt_token_s + overhead_s + self.allreduce_s(n_tokens)

@@ -125,7 +125,7 @@ def test_what_is_no_sla_is_told_in_the_test(pytester: pytest.Pytester, llmperf: 
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--llmperf-target=simm", "--llmperf-target: unknown target 'simm' Did you mean 'sim'? Known: endpoint, sim."),
+        ("--llmperf-target=simm", "--llmperf-target: unknown target 'simm' Did you mean 'sim'? Known: endpoint, process, sim."),
         ("--llmperf-target=endpoint", "--llmperf-target: the endpoint target needs a URL Add --llmperf-url=http://HOST:PORT."),
         ("--llmperf-url=http://127.0.0.1:1", "--llmperf-url: a URL is given, but the target is 'sim'"),
         ("--llmperf-matrix=defautl", "--llmperf-matrix: unknown matrix 'defautl' Did you mean 'default'?"),
@@ -138,6 +138,11 @@ def test_what_is_no_sla_is_told_in_the_test(pytester: pytest.Pytester, llmperf: 
         ("--llmperf-json=test_suite.py/out.json", "--llmperf-json: cannot write"),
         ("--llmperf-storage=test_suite.py", "--llmperf-storage: cannot write"),
         ("--llmperf-trace=azure.csv", "--llmperf-trace: the trace"),
+        (
+            "--llmperf-trust=latenes_p99:20ms",
+            "--llmperf-trust: unknown limit of trust 'latenes_p99' Did you mean 'lateness_p99'?",
+        ),
+        ("--llmperf-insecure", "--llmperf-insecure: certificates are not to be checked, but the target is 'sim' Add"),
     ],
 )
 def test_option(pytester: pytest.Pytester, llmperf: Sessions, option: str, message: str) -> None:

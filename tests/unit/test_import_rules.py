@@ -11,12 +11,13 @@ import pytest
 import pytest_llmperf
 
 PACKAGE = Path(pytest_llmperf.__file__).parent
-BASE = {"units", "errors", "metrics"}
+BASE = {"units", "errors", "metrics", "secrets"}
 FLOW = ["experiment", "deploy", "load", "measure", "judge", "report"]
 ALLOWED = {layer: BASE | set(FLOW[: place + 1]) for place, layer in enumerate(FLOW)} | {
     "units": {"errors"},
     "errors": set(),
     "metrics": {"units", "errors"},
+    "secrets": set(),
     "sim": {"sim", "units", "errors"},
     "plugin": BASE | {*FLOW, "plugin"},
     "cli": BASE | {*FLOW, "sim", "cli"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pytest_llmperf.deploy.base import check_standing
@@ -9,6 +11,7 @@ from pytest_llmperf.deploy.endpoint import EndpointTarget
 from pytest_llmperf.errors import ConfigError, DeployError
 from pytest_llmperf.experiment.catalog import builtin_directory, load_catalog
 from pytest_llmperf.experiment.matrix import expand
+from tests.unit.deploy.certificates import make_certificate
 from tests.unit.deploy.scripted_server import scripted_server
 
 CATALOG = load_catalog([builtin_directory()])
@@ -19,7 +22,17 @@ def target(url: str, api_key: str | None = None, served_model: str | None = "m-o
     return EndpointTarget(url=url, served_model=served_model, ready_timeout_s=10.0, api_key=api_key)
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:8000", "https://llm.example.com/", "http://[::1]:8000/behind/a/prefix"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:8000",
+        "https://llm.example.com/",
+        "http://[::1]:8000/behind/a/prefix",
+        "http://my_service-1:65535",
+        "http://localhost.:1",
+        "https://bücher.example",
+    ],
+)
 def test_urls(url: str) -> None:
     target(url, "sk-123").check()
 
@@ -33,6 +46,13 @@ def test_urls(url: str) -> None:
         ("http://", "no http(s) URL with a host"),
         ("http://[::1", "no URL"),
         ("http://host:port", "no URL"),
+        ("http://127.0.0.1:99999", "port 99999 is not between 1 and 65535"),
+        ("http://127.0.0.1:0", "port 0 is not between 1 and 65535"),
+        ("http://a b", "no host's name"),
+        ("http://a%20b:80", "no host's name"),
+        ("http://a..b", "no host's name"),
+        ("http://a,b", "no host's name"),
+        (f"http://{'a' * 64}.example", "no host's name"),
         ("http://host:8000/v1/", "ends in /v1"),
         ("http://host:8000/?key=value", "goes on after its path"),
         ("http://user:s3cret@host:8000", "holds a credential"),
@@ -66,6 +86,14 @@ def test_a_server_that_is_gone_is_lost_and_one_in_trouble_is_not() -> None:
     deployment.close()
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_credential_says_where_it_comes_from(status: int) -> None:
+    with scripted_server(v1__models=[(status, "")]) as server, pytest.raises(DeployError) as caught:
+        target(server.url).deploy(CELL, print)
+    assert "--llmperf-api-key-env" in str(caught.value)
+    assert "--llmperf-header" in str(caught.value)
+
+
 def test_a_server_of_another_model_is_not_the_cell() -> None:
     with scripted_server() as server, pytest.raises(DeployError) as caught:
         target(server.url, served_model=None).deploy(CELL, print)
@@ -77,3 +105,38 @@ def test_a_server_of_another_model_is_not_the_cell() -> None:
 def test_the_cells_model_is_found_among_others(name: str) -> None:
     with scripted_server(v1__models=[(200, {"data": [{"id": "m-one"}, {"id": name}]})]) as server:
         assert target(server.url, served_model=None).deploy(CELL, print).endpoint.model == name
+
+
+def test_certificates_that_cannot_be_trusted_are_known_beforehand(tmp_path: Path) -> None:
+    no_certificate = tmp_path / "notes.txt"
+    no_certificate.write_text("nothing")
+    for ca_file, verify, message in [
+        ("/nowhere/ca.pem", True, "--llmperf-ca-file: the file '/nowhere/ca.pem' cannot be read: No such file or directory"),
+        (str(no_certificate), True, f"--llmperf-ca-file: the file '{no_certificate}' holds no certificate in PEM form"),
+        (str(no_certificate), False, "--llmperf-ca-file: --llmperf-insecure trusts any certificate"),
+    ]:
+        with pytest.raises(ConfigError) as caught:
+            EndpointTarget("https://h", None, 1.0, ca_file=ca_file, verify=verify).check()
+        assert str(caught.value).startswith(message)
+
+
+def test_headers_that_cannot_be_sent_are_known_beforehand() -> None:
+    twice = EndpointTarget("https://h", None, 1.0, api_key="sk", headers=(("authorization", "s3cret"),))
+    with pytest.raises(ConfigError, match=r"--llmperf-header: the header 'authorization' is given, and so is an API key"):
+        twice.check()
+    assert "s3cret" not in repr(twice)
+
+
+def test_a_secure_server_is_told_gone_from_untrusted(tmp_path: Path) -> None:
+    both, certificate = make_certificate(tmp_path)
+    with scripted_server(both) as server:
+        deployment = EndpointTarget(server.url, "m-one", 10.0, ca_file=str(certificate)).deploy(CELL, print)
+        assert deployment.lost() is None
+    assert "cannot be reached any more" in str(deployment.lost())
+
+
+def test_a_service_of_another_kind_has_no_first_completion() -> None:
+    with scripted_server(v1__models=[(404, "")]) as server:
+        deployment = target(server.url, served_model=None).deploy(CELL, print)
+    assert [phase.name for phase in deployment.info.phases] == ["ready"]
+    assert not deployment.endpoint.openai

@@ -70,6 +70,8 @@ def test_scalars_stay_what_they_look_like() -> None:
         ("# only a comment\n", "x.yaml: the file is empty"),
         ("a: 1\nb:\n  c: 1\n  d: 2\n  c: 3\n", "x.yaml:5: b.c: the key is given twice (first on line 3)"),
         ("a:\n  ? [1, 2]\n  : x\n", "x.yaml:2: a: a key must be plain text"),
+        ("a:\n  b: .nan\n", "x.yaml:2: a.b: .nan is a number that nothing here can be; quotes make a text of it"),
+        ("a: -.Inf\n", "x.yaml:1: a: -.Inf is a number that nothing here can be"),
         ("a: !vault secret\n", "x.yaml:1: a: the tag '!vault' has no meaning here"),
         ("a: !!python/name:os.system x\n", "x.yaml:1: a: the tag 'tag:yaml.org,2002:python/name:os.system' has no meaning here"),
         ("a: &a\n  - 1\n  - *a\n", "x.yaml:1: a[1]: the alias refers to what it is part of"),

@@ -45,7 +45,7 @@ def answered(ttfts_s: Iterable[float], *, gap_s: float = 0.02, tokens: int = 4, 
 def loaded(asked: list[Asked]) -> LoadResult:
     """A load of these requests by a client without delay, whose window ends with the last arrival."""
     result = result_of(asked, (0.0, max((one.scheduled_s for one in asked), default=0.0)))
-    punctual = replace(worker_health(), lateness_p99_s=0.0, loop_lag_p99_s=0.0)
+    punctual = replace(worker_health(lateness_p99_s=0.0, loop_lag_p99_s=0.0), lateness_p50_s=0.0)
     return replace(result, health=replace(result.health, workers=(punctual,)))
 
 
@@ -84,11 +84,7 @@ def ended(result: LoadResult, settled: Settled) -> tuple[LoadResult, Stopped]:
     at_s = settled.at_s + 0.05
     asked = int(np.searchsorted(result.log.scheduled_s, at_s, side="right"))
     log = result.log
-    columns = {
-        name: getattr(log, name)[:asked]
-        for name in log.__dataclass_fields__
-        if name not in {"chunk_start", "chunk_s", "chunk_tokens"}
-    }
+    columns = {name: getattr(log, name)[:asked] for name in log.__dataclass_fields__ if not name.startswith("chunk_")}
     chunks = int(log.chunk_start[asked])
     shorter = replace(
         log,
@@ -96,6 +92,7 @@ def ended(result: LoadResult, settled: Settled) -> tuple[LoadResult, Stopped]:
         chunk_start=log.chunk_start[: asked + 1],
         chunk_s=log.chunk_s[:chunks],
         chunk_tokens=log.chunk_tokens[:chunks],
+        chunk_read_lag_s=log.chunk_read_lag_s[:chunks],
     )
     saved_s = result.window_end_s - at_s
     stopped = Stopped(settled.reason, settled.outcome.value, at_s, saved_s)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from pytest_llmperf.errors import ConfigError
 from pytest_llmperf.judge.drift import drift
 from pytest_llmperf.judge.paired import Comparison
 from pytest_llmperf.judge.verdict import Outcome
@@ -65,6 +66,17 @@ def test_the_drift_of_a_run_begins_where_it_is_measured_from() -> None:
     settled = replace(whole, steadiness=Steadiness(extra_warmup_s=30.0))
     outcomes = [drift_of(LoadRun(run, keep=lambda _: None), "ttft_p50").outcome for run in (whole, settled)]
     assert outcomes == [Outcome.FAIL, Outcome.PASS]
+
+
+def test_a_load_that_changes_is_refused() -> None:
+    asked = [streamed(i / 10, 0.05 if i < 300 else 0.1) for i in range(900)]
+    ramped = replace(run_of(asked, profile="poisson 5/s to 20/s in 90s"), is_stationary=False)
+    with pytest.raises(ConfigError) as caught:
+        drift_of(LoadRun(ramped, keep=lambda _: None), "ttft_p50")
+    assert str(caught.value) == (
+        "drift(): poisson 5/s to 20/s in 90s changes by plan, so that its end cannot be held against its beginning\n"
+        '  Load with a closed loop without a ramp, concurrency(8), or at one rate: constant("4/s"), poisson("4/s").'
+    )
 
 
 def test_throughput_that_falls_is_worse() -> None:

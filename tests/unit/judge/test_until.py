@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_llmperf.experiment.profile import TraceReplay
+from pytest_llmperf.experiment.profile import LoadProfile, TraceReplay, bursts, concurrency, is_open_loop
+from pytest_llmperf.experiment.stages import hold, ramp, stages
 from pytest_llmperf.judge.policy import Policy, Settled
 from pytest_llmperf.judge.ruling import judge_run
 from pytest_llmperf.judge.until import Until, counted_requests
 from pytest_llmperf.judge.verdict import Outcome, judge
+from pytest_llmperf.load.plan import LoadPlan
 from pytest_llmperf.load.records import LoadResult
 from pytest_llmperf.measure.compute import measure
 from pytest_llmperf.measure.observations import as_of, observations
@@ -41,6 +43,48 @@ def test_an_overloaded_server_fails_within_ten_seconds_at_ten_requests_a_second(
         verdict = judge_run(run(cut, stopped), P99, policy)
         assert verdict.outcome is Outcome.FAIL
         assert stopped.saved_s > 100
+
+
+CHANGING = [
+    stages(hold("5/s", "60s"), hold("15/s", "60s")),
+    bursts(50, every="5s"),
+    concurrency(16, ramp="60s"),
+    stages(hold(2, "60s"), ramp(2, 16, "60s")),
+    TraceReplay(Path("trace.csv")),
+]
+
+
+def changing(profile: LoadProfile, requests: int) -> LoadPlan:
+    """A plan of so many requests in two minutes, of a profile whose load is not the same all along."""
+    times = np.linspace(0.0, 119.9, requests) if is_open_loop(profile) else np.empty(0)
+    return LoadPlan(profile, plan(1).workload, 1, 0.0, 120.0, np.empty(0), times)
+
+
+@pytest.mark.parametrize("profile", CHANGING, ids=lambda profile: type(profile).__name__)
+@pytest.mark.parametrize("policy", Policy)
+def test_the_beginning_of_a_load_that_changes_settles_nothing(profile: LoadProfile, policy: Policy) -> None:
+    document: dict[str, object] = {"ttft": {"p50": "600ms"}, "tpot": {"p95": "50ms"}, "error_rate": "5%"}
+    good, overloaded = answered(spread(6000)), queue(1200, capacity_per_s=8.0)
+    assert watched(Until(sla(document), policy, changing(profile, 6000)), good) is None
+    # At one rate both are settled: by certainty, and by a backlog that grows.
+    assert watched(Until(P99, policy, plan(1200)), overloaded) is not None
+    lenient = sla({"ttft": {"p99": "1h"}})
+    assert watched(Until(lenient, policy, changing(profile, 1200)), overloaded) is None
+
+
+def test_a_load_that_changes_is_settled_once_no_request_to_come_could_mend_it() -> None:
+    profile = stages(hold("5/s", "60s"), hold("15/s", "60s"))
+    slow = answered(np.full(1200, 2.0))
+    settled = watched(Until(P99, Policy.MEASURED, changing(profile, 1200)), slow)
+    assert settled is not None
+    assert settled.reason.endswith("missed even if every other of the 1,200 planned keeps it")
+    # Thirteen of 1,200 are too many, and known within a few seconds, without waiting for what gets warm.
+    assert settled.at_s < 6.0
+    failing = answered(spread(1200), failing=[40])
+    none_may = sla({"error_rate": "0%"})
+    certain = watched(Until(none_may, Policy.CERTAIN, changing(profile, 1200)), failing)
+    assert certain is not None
+    assert "none may be" in certain.reason
 
 
 def test_a_limit_that_can_still_be_kept_is_not_settled_and_one_request_more_settles_it() -> None:

@@ -117,7 +117,24 @@ def test_failures_fail_a_latency_however_fast_the_rest_was() -> None:
     assert verdict.outcome is Outcome.FAIL
     assert only(verdict).estimate.value == math.inf
     assert only(verdict).margin == math.inf
-    assert verdict.reasons == ("TTFT p99 is inf, required <= 1s: 4 of 300 requests failed and count as never answered",)
+    assert verdict.reasons == (
+        "TTFT p99 is inf, required <= 1s: 4 of 300 requests failed and count as never answered; all: timeout",
+    )
+
+
+def test_a_miss_by_failures_names_the_most_frequent_error() -> None:
+    asked = [failed(i / 10, error="http 401" if i < 6 else "timeout") for i in range(10)]
+    metrics = measure(result_of(asked, window=(0.0, 10.0)), price_per_hour=None)
+    limits = {"error_rate": "1%", "goodput": {"min": "90%", "within": {"ttft": "1s"}}, "ttft": {"p50": "1s", "p99": "1s"}}
+    notes = {check.threshold.key.name: check.note for check in judge(metrics, sla(limits)).checks}
+    assert notes["error_rate"] == notes["goodput"] == "10 of 10 requests failed; most: http 401, 6"
+    assert notes["ttft_p50"] == "10 of 10 requests failed and count as never answered; most: http 401, 6"
+    assert "(10 requests failed; most: http 401, 6)" in notes["ttft_p99"]
+
+
+def test_a_goodput_missed_by_slow_answers_blames_no_failure() -> None:
+    check = only(judge(answered(95, failures=5, slow=50), sla({"goodput": {"min": "90%", "within": {"ttft": "1s"}}})))
+    assert (check.outcome, check.note) == (Outcome.FAIL, "")
 
 
 def test_two_failures_in_300_leave_p99_as_it_is() -> None:
@@ -149,7 +166,9 @@ def test_a_mean_stands_where_another_limit_answers_for_what_failed() -> None:
 def test_a_request_that_failed_misses_every_maximum() -> None:
     verdict = judge(answered(299, failures=1), sla({"e2e": {"max": "9s"}}))
     assert verdict.outcome is Outcome.FAIL
-    assert verdict.reasons == ("E2E max is inf, required <= 9s: 1 of 300 requests failed and count as never answered",)
+    assert verdict.reasons == (
+        "E2E max is inf, required <= 9s: 1 of 300 requests failed and count as never answered; all: timeout",
+    )
     assert judge(answered(1, failures=1), sla({"e2e": {"max": "9s"}})).outcome is Outcome.FAIL
 
 
@@ -205,6 +224,17 @@ def test_a_client_that_is_not_trusted_makes_any_verdict_invalid(limit: str) -> N
         ({"ttft": {"p50": "101ms"}}, ClientDelay(sending_s=0.009, reading_s=0.009), Outcome.PASS),
         ({"service_ttft": {"p50": "90ms"}}, ClientDelay(sending_s=0.02, reading_s=0.009), Outcome.FAIL),
         ({"error_rate": "0.1%"}, ClientDelay(sending_s=0.009, reading_s=0.009), Outcome.PASS),
+        # A stall that less than 1 % of the requests met may have made the highest, but no p99.
+        ({"ttft": {"max": "50ms"}}, ClientDelay(sending_max_s=0.03, reading_max_s=0.03), Outcome.INVALID),
+        ({"ttft": {"max": "30ms"}}, ClientDelay(sending_max_s=0.03, reading_max_s=0.03), Outcome.FAIL),
+        ({"ttft": {"p99": "99ms"}}, ClientDelay(sending_max_s=0.03, reading_max_s=0.03), Outcome.FAIL),
+        ({"itl": {"max": "80ms"}}, ClientDelay(sending_max_s=0.03, reading_max_s=0.03), Outcome.INVALID),
+        ({"itl": {"max": "60ms"}}, ClientDelay(sending_max_s=0.03, reading_max_s=0.03), Outcome.FAIL),
+        # A mean has a hundredth of it.
+        ({"ttft": {"mean": "95ms"}}, ClientDelay(sending_max_s=0.3, reading_max_s=0.3), Outcome.INVALID),
+        ({"ttft": {"mean": "90ms"}}, ClientDelay(sending_max_s=0.3, reading_max_s=0.3), Outcome.FAIL),
+        ({"goodput": {"min": "99.5%", "within": {"ttft": "50ms"}}}, ClientDelay(reading_max_s=0.06), Outcome.INVALID),
+        ({"goodput": {"min": "99%", "within": {"ttft": "50ms"}}}, ClientDelay(reading_max_s=0.06), Outcome.FAIL),
     ],
 )
 def test_a_miss_that_the_client_may_have_caused_is_invalid(
@@ -213,6 +243,12 @@ def test_a_miss_that_the_client_may_have_caused_is_invalid(
     verdict = judge(replace(answered(299), client_delay=delay), sla(limits))
     assert verdict.outcome is outcome
     assert any("the client's own delay may be" in reason for reason in verdict.reasons) == (outcome is Outcome.INVALID)
+
+
+def test_a_quantile_above_p99_may_have_been_made_by_a_stall() -> None:
+    metrics = replace(answered(2000), client_delay=ClientDelay(reading_max_s=0.06))
+    for quantile, outcome in (("p99", Outcome.FAIL), ("p99.5", Outcome.INVALID), ("p99.9", Outcome.INVALID)):
+        assert judge(metrics, sla({"ttft": {quantile: "50ms"}})).outcome is outcome, quantile
 
 
 def test_a_client_that_may_have_caused_one_miss_of_two_excuses_neither() -> None:

@@ -267,6 +267,12 @@ async def stall(reply: Reply) -> None:
     await asyncio.Event().wait()
 
 
+async def stall_before_token(reply: Reply) -> None:
+    """The headers come, and in a chat the event that names the role."""
+    reply.begin()
+    await asyncio.Event().wait()
+
+
 async def stale(reply: Reply) -> None:
     """Closes the connection, without having said so, after ttft when a second request comes on it."""
     if reply.connection.served:
@@ -313,7 +319,8 @@ BEHAVIOURS: dict[str, Callable[[Reply], Awaitable[None]]] = {
     behaviour.__name__: behaviour
     for behaviour in (
         ok, step, whole, two_in_one, cut_character, empty_text, three_a_chunk, no_done, no_end, no_length, truncate, reset,
-        reset_late, hang_up, silent, stall, stale, refuses, unavailable, bad_json, bad_http, error_event, fails_sometimes,
+        reset_late, hang_up, silent, stall, stall_before_token, stale, refuses, unavailable, bad_json, bad_http, error_event,
+        fails_sometimes,
     )
 }  # fmt: skip
 

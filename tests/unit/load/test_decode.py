@@ -11,20 +11,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmperf.load.decode import RawResponse, Response, decode
+from pytest_llmperf.load.decode import decode
 from pytest_llmperf.load.exchange import WireEnd
-from pytest_llmperf.load.records import Outcome
+from pytest_llmperf.load.records import Outcome, TokenFit
+from pytest_llmperf.load.response import RawResponse, Response
 from pytest_llmperf.load.sse import events
 from pytest_llmperf.load.template import learn
 from pytest_llmperf.load.tokens import Chunk, credit_tokens
-from tests.unit.load.streams import CHAT, COMPLETION, DONE, Api, delta, text, usage
+from tests.unit.load.loads import workload
+from tests.unit.load.streams import CHAT, COMPLETION, DONE, Api, delta, event, text, usage
 
 
 def read(parts: list[bytes], api: Api = "completions", end: WireEnd = WireEnd.COMPLETE, status: int = 200) -> Response:
     """Decode a body that came in these reads, at 1 s, 2 s, 3 s..."""
     times = [float(number) for number in range(1, len(parts) + 1)]
     raw = RawResponse(b"".join(parts), times, [len(part) for part in parts], end, len(parts) + 1.0, status)
-    return decode(raw, api, stream=True)
+    return decode(raw, workload(api=api))
 
 
 def test_a_completion() -> None:
@@ -141,15 +143,24 @@ def test_a_template_is_not_fooled_by_another_text() -> None:
         ([5, 3, 9, 10], 10, [2, 3, 2, 3]),
         ([None, 3, None, 4], 9, [2, 2, 2, 3]),
         ([None] * 4, 2, [1, 1]),
-        ([None] * 4, 0, []),
+        # The first and the last text are kept, whatever the server counts to them.
+        ([None] * 4, 1, [1, 0]),
+        ([0, 3, 9, 9], 9, [0, 3, 6, 0]),
+        # What never grows is no count so far, and 0 beside texts is none.
+        ([1, 1, 1, 1], 1, [1, 1, 1, 1]),
+        ([20, 20, 20, 20], 20, [1, 1, 1, 1]),
+        ([None, 2, None, 1], 1, [1, 1, 1, 1]),
+        ([1, 1, 1, 1], 6, [1, 2, 1, 2]),
+        ([None] * 4, 0, [1, 1, 1, 1]),
         ([], 5, []),
     ],
 )
 def test_tokens_are_credited(running: list[int | None], total: int | None, expected: list[int]) -> None:
     chunks = [Chunk(number, False, False, so_far) for number, so_far in enumerate(running)]
-    kept, tokens = credit_tokens(chunks, total)
-    assert tokens.tolist() == expected
-    assert len(kept) == len(expected)
+    credit = credit_tokens(chunks, total)
+    assert credit.tokens.tolist() == expected
+    assert len(credit.chunks) == len(expected)
+    assert {chunk.end for chunk in credit.chunks} >= {chunk.end for chunk in (*chunks[:1], *chunks[-1:])}
 
 
 def test_the_surplus_chunk_is_the_one_that_only_announces_the_end() -> None:
@@ -160,11 +171,38 @@ def test_the_surplus_chunk_is_the_one_that_only_announces_the_end() -> None:
 
 @given(st.lists(st.booleans(), min_size=1, max_size=50), st.integers(0, 200))
 def test_credits_add_up(empties: list[bool], total: int) -> None:
-    kept, tokens = credit_tokens([Chunk(i, empty, False) for i, empty in enumerate(empties)], total)
-    assert tokens.sum() == total
-    assert len(kept) == len(tokens) == min(total, len(empties))
-    assert np.all(tokens >= 1)
-    assert [chunk.end for chunk in kept] == sorted(chunk.end for chunk in kept)
+    credit = credit_tokens([Chunk(i, empty, False) for i, empty in enumerate(empties)], total)
+    kept, texts = [chunk.end for chunk in credit.chunks], [i for i, empty in enumerate(empties) if not empty]
+    assert credit.total == (None if total == 0 and texts else total)
+    assert credit.tokens.sum() == (len(empties) if credit.total is None else total)
+    assert len(kept) == len(credit.tokens)
+    assert kept == sorted(set(kept))
+    # Only what has no text is left out at the ends.
+    assert set(kept) >= {*texts[:1], *texts[-1:]}
+    one_on_two = total == 1 and len(texts) > 1
+    assert len(kept) == (2 if one_on_two else len(empties) if credit.total is None else min(total, len(empties)))
+    assert credit.tokens.tolist() == [1, 0] if one_on_two else np.all(credit.tokens >= 1)
+    assert (credit.fit is TokenFit.FEWER) == (credit.total is not None and total < len(texts))
+    assert (credit.fit is TokenFit.MORE) == (total > len(empties))
+
+
+def test_fewer_tokens_than_texts_lie_between_the_first_text_and_the_last() -> None:
+    parts = [*(text(f" w{i}") for i in range(20)), text("", "stop"), usage(5), DONE]
+    raw = RawResponse(b"".join(parts), [i / 10 for i in range(1, 24)], list(map(len, parts)), WireEnd.COMPLETE, 2.5, 200)
+    response = decode(raw, workload())
+    assert (response.outcome, response.output_tokens, response.token_fit) == (Outcome.OK, 5, TokenFit.FEWER)
+    assert response.chunk_s.tolist() == [0.1, 0.6, 1.1, 1.5, 2.0]
+    assert response.chunk_tokens.tolist() == [1] * 5
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_count_of_0_beside_a_text_is_none(stream: bool) -> None:
+    whole = event({"index": 0, "text": "hello"}, {"prompt_tokens": 3, "completion_tokens": 0})
+    parts = [text(" a"), text(" b"), usage(0), DONE] if stream else [whole.removeprefix(b"data: ")]
+    raw = RawResponse(b"".join(parts), [1.0] * len(parts), list(map(len, parts)), WireEnd.COMPLETE, 2.5, 200)
+    response = decode(raw, workload(stream=stream))
+    assert (response.outcome, response.output_tokens) == (Outcome.OK, None)
+    assert response.chunk_tokens.tolist() == ([1, 1] if stream else [1])
 
 
 @pytest.mark.parametrize(
@@ -194,7 +232,7 @@ def test_credits_add_up(empties: list[bool], total: int) -> None:
 )
 def test_endings(body: bytes, end: WireEnd, status: int, outcome: Outcome, error: str) -> None:
     raw = RawResponse(body, [1.0], [len(body)], end, 2.0, status, "" if end is WireEnd.COMPLETE else "wire")
-    response = decode(raw, "completions", stream=True)
+    response = decode(raw, workload())
     assert (response.outcome, response.error) == (outcome, error)
 
 
@@ -215,7 +253,7 @@ def test_endings(body: bytes, end: WireEnd, status: int, outcome: Outcome, error
 )
 def test_an_answer_in_one_piece(document: object, outcome: Outcome, tokens: list[int]) -> None:
     body = json.dumps(document).encode()
-    response = decode(RawResponse(body, [1.0], [len(body)], WireEnd.COMPLETE, 2.0, 200), "completions", stream=False)
+    response = decode(RawResponse(body, [1.0], [len(body)], WireEnd.COMPLETE, 2.0, 200), workload(stream=False))
     assert response.outcome is outcome
     assert response.chunk_tokens.tolist() == tokens
     assert set(response.chunk_s.tolist()) <= {2.0}
@@ -232,7 +270,7 @@ def test_an_answer_is_the_same_in_one_piece_as_streamed(choice: object, tokens: 
     body = json.dumps(document).encode()
 
     def decoded(body: bytes, *, stream: bool) -> Response:
-        return decode(RawResponse(body, [1.0], [len(body)], WireEnd.COMPLETE, 1.0, 200), "completions", stream=stream)
+        return decode(RawResponse(body, [1.0], [len(body)], WireEnd.COMPLETE, 1.0, 200), workload(stream=stream))
 
     whole, streamed = decoded(body, stream=False), decoded(b"data: " + body + b"\n\n" + DONE, stream=True)
     assert (whole.outcome, whole.chunk_tokens.tolist()) == (streamed.outcome, streamed.chunk_tokens.tolist())

@@ -132,7 +132,7 @@ def test_open_loop_never_waits_for_a_connection(server: PacedServer) -> None:
 def test_sessions(server: PacedServer, profile: Constant | Concurrency) -> None:
     turns = Turns(count=Lengths(3), input=Lengths(5), pause=0.05)
     asked = workload(turns=turns, shared_prefix=SharedPrefix(8, 2))
-    behaviour = f"ok/5/{1 if isinstance(profile, Constant) else 2}"
+    behaviour = f"ok/6/{1 if isinstance(profile, Constant) else 2}"
     result = run(server.endpoint(behaviour), profile, 5.0, asked=asked, max_requests=6, options=LoadOptions(workers=2))
     log = result.log
     if isinstance(profile, Concurrency):

@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmperf.load.decode import RawResponse, decode
+from pytest_llmperf.load.decode import decode
 from pytest_llmperf.load.exchange import WireEnd
 from pytest_llmperf.load.glance import Glance, first_token_s, from_both_ends, glance
 from pytest_llmperf.load.records import Outcome
-from tests.unit.load.streams import CHAT, COMPLETION, DONE, Api, delta, text, usage
+from pytest_llmperf.load.response import RawResponse
+from tests.unit.load.loads import workload
+from tests.unit.load.streams import CHAT, COMPLETION, DONE, Api, delta, event, text, usage
 
 T = TypeVar("T")
 
@@ -45,7 +47,7 @@ def captured(parts: list[bytes], end: WireEnd = WireEnd.COMPLETE, status: int = 
 
 
 def decoded(raw: RawResponse, api: Api, *, stream: bool = True) -> Glance:
-    response = decode(raw, api, stream=stream)
+    response = decode(raw, workload(api=api, stream=stream))
     tokens = int(response.chunk_tokens.sum())
     return Glance(response.first_token_s, response.last_token_s, tokens, response.outcome is not Outcome.OK)
 
@@ -54,10 +56,10 @@ def assert_told_alike(parts: list[bytes], api: Api, end: WireEnd = WireEnd.COMPL
     """At its end the stream is told as it is decoded, and at no earlier read was anything else told of its first token."""
     raw = captured(parts, end)
     # Compared as text, in which nan is nan.
-    assert repr(returned(glance(raw, api, stream=True))) == repr(decoded(raw, api))
+    assert repr(returned(glance(raw, workload(api=api)))) == repr(decoded(raw, api))
     at_once = returned(from_both_ends(raw, is_chat=api == "chat"))
     assert at_once is None or repr(at_once) == repr(decoded(raw, api))
-    told = [first_token_s(parts[:count], raw.read_s[:count], is_chat=api == "chat") for count in range(len(parts) + 1)]
+    told = [first_token_s(parts[:count], raw.read_s[:count], workload(api=api)) for count in range(len(parts) + 1)]
     known = [instant_s for instant_s in told if instant_s is not None and not math.isnan(instant_s)]
     assert set(known) <= {decoded(raw, api).first_token_s}
     # Nothing that was told is taken back.
@@ -87,9 +89,9 @@ def test_a_long_stream_is_told_from_its_two_ends(api: Api) -> None:
 
 @pytest.mark.parametrize("api", ["completions", "chat"])
 def test_a_long_stream_is_told_in_small_steps(api: Api) -> None:
-    fast = list(glance(captured(whole(4000, api)), api, stream=True))
+    fast = list(glance(captured(whole(4000, api)), workload(api=api)))
     # An event that is different from the others: all of it is decoded.
-    slow = list(glance(captured([*plain(2000, api), b": ping\n\n", *whole(2000, api)]), api, stream=True))
+    slow = list(glance(captured([*plain(2000, api), b": ping\n\n", *whole(2000, api)]), workload(api=api)))
     assert len(fast) >= 8
     assert len(slow) >= 60
 
@@ -143,7 +145,7 @@ def test_a_fault_at_the_seam_between_two_steps(fault: bytes) -> None:
     seam = next(number for number, end in enumerate(accumulate(map(len, parts))) if end > 2**16)
     for place in range(seam - 3, seam + 4):
         raw = captured([*parts[:place], fault, *parts[place:-2], DONE])
-        assert returned(glance(raw, "completions", stream=True)) == decoded(raw, "completions")
+        assert returned(glance(raw, workload())) == decoded(raw, "completions")
 
 
 @pytest.mark.parametrize("api", ["completions", "chat"])
@@ -161,6 +163,19 @@ def test_fewer_and_more_tokens_than_events(api: Api, total: int) -> None:
     assert_told_alike([*parts[:-2], usage(total), DONE], api)
     empty = text("") if api == "completions" else delta({"content": ""})
     assert_told_alike([empty, *parts[:-2], empty, usage(total), DONE], api)
+
+
+@pytest.mark.parametrize("api", ["completions", "chat"])
+@pytest.mark.parametrize("total", [0, 1, 62])
+@pytest.mark.parametrize("running", [[0, 0], [1, 1], [62, 62], [0, 1], [5, 62]])
+def test_counts_beside_some_of_the_texts(api: Api, total: int, running: list[int]) -> None:
+    def counted(count: int) -> bytes:
+        choice = {"index": 0, "text": "x"} if api == "completions" else {"index": 0, "delta": {"content": "x"}}
+        return event(choice, {"prompt_tokens": 8, "completion_tokens": count})
+
+    parts = whole(60, api)
+    assert_told_alike([counted(running[0]), *parts[:-2], counted(running[1]), usage(total), DONE], api)
+    assert_told_alike([*map(counted, running), DONE], api)
 
 
 def test_an_empty_text_beside_a_role_is_no_token() -> None:
@@ -206,14 +221,14 @@ def test_what_a_real_server_sent(capture: Callable[[str], bytes], name: str, api
 )
 def test_no_stream_at_all(body: bytes, status: int, end: WireEnd) -> None:
     raw = captured([body] if body else [], end, status)
-    told = returned(glance(raw, "completions", stream=True))
+    told = returned(glance(raw, workload()))
     assert repr(told) == repr(decoded(raw, "completions"))
     assert told.failed
 
 
 def test_an_answer_in_one_piece() -> None:
     body = json.dumps({"choices": [{"text": "a" * 5000}], "usage": {"completion_tokens": 70_000}}).encode()
-    told = returned(glance(captured([body]), "completions", stream=False))
+    told = returned(glance(captured([body]), workload(stream=False)))
     assert repr(told) == repr(Glance(math.nan, 2.0, 70_000, failed=False))
 
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import shutil
 import socket
+import struct
 import subprocess
+import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pytest_llmperf.deploy.base import Endpoint
+from pytest_llmperf.errors import LoadError
 from pytest_llmperf.experiment.profile import Concurrency, Constant
 from pytest_llmperf.load.engine import LoadOptions
 from pytest_llmperf.load.records import LoadResult, Outcome
@@ -135,8 +140,27 @@ def test_connect_timeout() -> None:
             sock.connect_ex(listening.getsockname())
         endpoint = Endpoint(f"http://127.0.0.1:{listening.getsockname()[1]}", "m")
         result = run(endpoint, max_requests=2, options=LoadOptions(connect_timeout_s=0.3))
-    assert set(result.log.error) <= {"connect timeout", "reset before a response", "timeout total"}
-    assert "connect timeout" in result.log.error
+    assert set(result.log.error) <= {"timeout connect", "reset before a response", "timeout total"}
+    assert "timeout connect" in result.log.error
+
+
+@pytest.mark.parametrize(("connect_s", "total_s"), [(0.3, 20.0), (5.0, 0.3), (0.3, 0.3)])
+def test_a_server_that_takes_no_connection_was_not_reached_whichever_timeout_ends_it(connect_s: float, total_s: float) -> None:
+    with socket.socket() as listening, socket.socket() as first, socket.socket() as second:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for sock in (first, second):
+            sock.setblocking(False)
+            sock.connect_ex(listening.getsockname())
+        endpoint = Endpoint(f"http://127.0.0.1:{listening.getsockname()[1]}", "m")
+        asked, options = workload(timeout=total_s), LoadOptions(connect_timeout_s=connect_s)
+        result = run(endpoint, Constant(20), 0.5, asked=asked, options=options)
+    unreached = [error for error in result.log.error if error == "timeout connect"]
+    # The kernel may have taken one more for the server.
+    assert len(unreached) >= 9
+    assert result.health.unreachable_requests == len(unreached)
+    assert result.health.sent_requests == 10 - len(unreached)
+    assert distrust(result.health, TrustLimits(lateness_p99_s=1.0, loop_lag_p99_s=1.0)) == ()
 
 
 def test_requests_left_after_the_drain_are_cancelled(server: PacedServer) -> None:
@@ -187,19 +211,88 @@ def test_not_streaming(server: PacedServer) -> None:
     assert np.array_equal(result.log.last_token_s, result.log.end_s)
 
 
-def test_tls_with_a_trusted_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[PacedServer, Path]]:
+    """A server behind TLS, and the file of the certificate that has signed its own."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("no openssl to make a certificate with")
-    pem = tmp_path / "server.pem"
+    folder = tmp_path_factory.mktemp("tls")
     made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "cert")]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(folder / "key"), "-out", str(folder / "cert")]
     subprocess.run([openssl, *made, *names], check=True, capture_output=True)
-    pem.write_text((tmp_path / "key").read_text() + (tmp_path / "cert").read_text())
-    with running_server(str(pem)) as secure:
-        untrusted = run(secure.endpoint("ok"))
-        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert"))
-        trusted = run(secure.endpoint("ok"))
-    assert set(untrusted.log.error) == {"connect certificate not trusted"}
-    assert outcomes(trusted) == {Outcome.OK: 4}
-    assert_consistent(trusted)
+    (folder / "server.pem").write_text((folder / "key").read_text() + (folder / "cert").read_text())
+    with running_server(str(folder / "server.pem")) as running:
+        yield running, folder / "cert"
+
+
+def test_tls_with_a_certificate_nobody_knows(secure: tuple[PacedServer, Path]) -> None:
+    server, _ = secure
+    result = run(server.endpoint("ok"))
+    assert_consistent(result)
+    assert outcomes(result) == {Outcome.CONNECT_FAILED: 4}
+    assert set(result.log.error) == {"connect certificate not trusted"}
+
+
+@pytest.mark.parametrize("trust", ["ca_file", "no verification"])
+def test_tls_with_a_certificate_that_is_trusted(secure: tuple[PacedServer, Path], trust: str) -> None:
+    server, certificate = secure
+    changes = {"ca_file": str(certificate)} if trust == "ca_file" else {"verify": False}
+    result = run(replace(server.endpoint("ok"), **changes))
+    assert_consistent(result)
+    assert outcomes(result) == {Outcome.OK: 4}
+    # What a transport decrypts nobody but the client has a clock for.
+    assert result.health.workers[0].kernel_stamped_share == 0.0
+    assert any("timed when the client read them" in note for note in result.health.notes)
+
+
+@pytest.mark.parametrize("linger", [True, False])
+def test_tls_that_is_hung_up_on_is_a_reset_however_it_was(linger: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as threads:
+
+        def hang_up() -> None:
+            for _ in range(4):
+                accepted, _ = listening.accept()
+                # Without lingering the hello that came in is thrown away, and the client hears of a reset with a number.
+                if not linger:
+                    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                accepted.recv(4096)
+                accepted.close()
+
+        hanging_up = threads.submit(hang_up)
+        result = run(Endpoint(f"https://127.0.0.1:{listening.getsockname()[1]}", "m"))
+        hanging_up.result()
+    assert set(result.log.error) == {"connect reset"}
+    assert result.health.unreachable_requests == 4
+
+
+def test_tls_with_a_file_that_holds_no_certificate(secure: tuple[PacedServer, Path], tmp_path: Path) -> None:
+    server, _ = secure
+    (tmp_path / "empty.pem").write_text("")
+    for name, reason in (("missing.pem", "No such file or directory"), ("empty.pem", "it holds no certificate")):
+        with pytest.raises(LoadError, match=f"{name}: {reason}"):
+            run(replace(server.endpoint("ok"), ca_file=str(tmp_path / name)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux's kernel says when what is read had arrived")
+def test_arrivals_are_by_the_kernels_clock(server: PacedServer) -> None:
+    result = run(server.endpoint("ok/5/2"), Concurrency(4), max_requests=12)
+    log, health = result.log, result.health.workers[0]
+    assert_consistent(result)
+    assert len(log.chunk_read_lag_s) == len(log.chunk_s)
+    assert log.chunk_read_lag_s.min() >= 0.0
+    assert health.kernel_stamped_share == np.mean(log.chunk_read_lag_s > 0) > 0.9
+    assert 0.0 < health.read_lag_p99_s <= log.chunk_read_lag_s.max()
+    # What had been written had been received before it was read: on the server's wall clock.
+    first_written = sorted(truth["first"] for truth in server.truth("ok/5/2"))
+    assert np.all(np.sort(log.first_token_s) + result.started_at >= np.array(first_written) - 0.001)
+
+
+def test_our_own_words_are_no_secrets(server: PacedServer) -> None:
+    headers = (("X-A", "http"), ("X-B", "429 "), ("X-C", "RateLimit"), ("X-D", "connect"))
+    refused = run(replace(server.endpoint("refuses"), headers=headers))
+    assert set(refused.log.error) == {"http 429 ***Error"}
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        nobody = Endpoint(f"http://127.0.0.1:{sock.getsockname()[1]}", "m", headers=headers)
+        assert set(run(nobody).log.error) == {"connect refused"}

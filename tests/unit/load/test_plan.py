@@ -16,7 +16,7 @@ from pytest_llmperf.experiment.profile import Concurrency, Constant, LoadProfile
 from pytest_llmperf.experiment.records import Lengths, NamedProfile, SharedPrefix, Turns
 from pytest_llmperf.load.lengths import sample_length
 from pytest_llmperf.load.plan import check_profile, plan_load
-from tests.unit.load.loads import WORKLOAD, workload
+from tests.unit.load.loads import WORKLOAD, check_shares, workload
 
 CHAT = workload(
     input=Lengths(200, "lognormal", 0.7, min=64, max=900),
@@ -38,7 +38,7 @@ def test_a_plan_split_over_workers_is_the_same_plan(seed: int, workers: int, pro
     shares = [list(plan.sessions(worker, workers)) for worker in range(workers)]
     merged = sorted((session for share in shares for session in share), key=lambda s: s.number)
     assert merged == list(plan.sessions())
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    check_shares(plan, shares)
     again = plan_load(profile, CHAT, 2.0, seed=seed, warmup_s=warmup_s, max_requests=50)
     assert merged == list(again.sessions())
 

@@ -83,6 +83,21 @@ def test_options_of_the_workload() -> None:
     assert body["stream"] is False
 
 
+@pytest.mark.parametrize(
+    ("continuous", "takes", "options"),
+    [
+        (False, True, {"include_usage": True}),
+        (True, True, {"include_usage": True, "continuous_usage_stats": True}),
+        (False, False, None),
+    ],
+)
+@pytest.mark.parametrize("api", ["completions", "chat"])
+def test_a_stream_is_asked_for_its_usage(api: str, continuous: bool, takes: bool, options: object) -> None:
+    asked = workload(api=api, continuous_usage=continuous)
+    endpoint = Endpoint("http://h", "m", stream_usage=takes)
+    assert sent(asked, sessions(asked)[0], endpoint=endpoint)[1].get("stream_options") == options
+
+
 def test_the_key_is_a_bearer_token_and_nowhere_in_a_repr() -> None:
     asked = workload()
     head, _ = sent(asked, sessions(asked)[0], endpoint=Endpoint("http://h", "m", "s3cret"))

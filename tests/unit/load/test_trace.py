@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,15 @@ def test_duration_and_max_requests(azure: Path) -> None:
     assert counted.window_end_s == pytest.approx(5.314579)
     longer = plan_load(TraceReplay(azure), WORKLOAD, 600.0, seed=1, warmup_s=0)
     assert longer.window_end_s == pytest.approx(4.542077 * 1.5)
+    for duration_s in (None, 600.0):
+        with pytest.raises(ConfigError) as caught:
+            plan_load(TraceReplay(azure), WORKLOAD, duration_s, seed=1, warmup_s=0, max_requests=1000)
+        assert str(caught.value) == (
+            "load profile: trace azure.csv ends after 3 arrivals, before the 1,000 requests that are asked for\n"
+            "  Leave requests= out."
+        )
+    assert len(plan_load(TraceReplay(azure), WORKLOAD, None, seed=1, warmup_s=0, max_requests=3).arrivals_s) == 3
+    assert len(plan_load(TraceReplay(azure), WORKLOAD, 4.4, seed=1, warmup_s=0, max_requests=3).arrivals_s) == 2
 
 
 @pytest.mark.parametrize(
@@ -116,6 +126,60 @@ def test_a_bad_line_is_named(tmp_path: Path, kind: str, text: str, line: int, wh
     with pytest.raises(ConfigError, match=what) as caught:
         read_trace(TraceReplay(path, kind))  # type: ignore[arg-type]
     assert str(caught.value).startswith(f"{path}:{line}: ")
+
+
+@pytest.fixture
+def published() -> Path:
+    """A folder of published traces; skips where there is none."""
+    shared = os.environ.get("LLMPERF_SHARED")
+    folder = (Path(shared) if shared else Path(__file__).resolve().parents[4] / "shared") / "traces"
+    if not folder.is_dir():
+        pytest.skip("no published traces here; LLMPERF_SHARED names the folder that holds traces/")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["azure-2023-code.csv", "azure-2023-conv.csv"])
+def test_a_published_azure_trace(published: Path, name: str) -> None:
+    with (published / name).open() as file:
+        rows = sum(1 for line in file if line.strip()) - 1
+    trace = read_trace(TraceReplay(published / name))
+    assert len(trace) == rows > 1000
+    assert trace.time_s[0] == 0
+    assert np.all(np.diff(trace.time_s) >= 0)
+    assert 3000 < trace.time_s[-1] < 4000  # an hour
+    later = read_trace(TraceReplay(published / name, time_scale=0.5, start_s=600.0))
+    kept = trace.time_s >= 600.0
+    assert np.allclose(later.time_s, (trace.time_s[kept] - 600.0) / 2)
+    assert np.array_equal(later.output_tokens, trace.output_tokens[kept])
+    plan = plan_load(TraceReplay(published / name, time_scale=0.5, start_s=600.0), WORKLOAD, 60.0, seed=1, warmup_s=2.0)
+    assert (plan.window_start_s, plan.window_end_s) == (2.0, 62.0)
+    assert len(plan.arrivals_s) == np.count_nonzero((trace.time_s >= 600.0) & (trace.time_s < 720.0))
+    asked = [session.turns[0] for session in plan.sessions()]
+    assert [turn.prompt_tokens for turn in asked] == trace.prompt_tokens[kept][: len(asked)].tolist()
+
+
+def test_a_published_mooncake_trace(published: Path) -> None:
+    file = published / "mooncake-conversation.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    plan = plan_load(TraceReplay(file, "mooncake", start_s=60.0), WORKLOAD, 60.0, seed=1, warmup_s=0)
+    first_ms = min(row["timestamp"] for row in rows)
+    due = [row for row in rows if 60_000 <= row["timestamp"] - first_ms < 120_000]
+    sessions = list(plan.sessions())
+    assert len(sessions) == len(due) > 50
+    assert [(s.turns[0].prompt_tokens, s.turns[0].output_tokens) for s in sessions] == [
+        (row["input_length"], row["output_length"]) for row in due
+    ]
+    prompts = [session_tokens(s, 1, 0, s.turns[0].prompt_tokens) for s in sessions[:40]]
+    shared = 0
+    for one, tokens in zip(sessions, prompts, strict=False):
+        for other, others in zip(sessions, prompts, strict=False):
+            blocks = next((k for k, (a, b) in enumerate(zip(one.hash_ids, other.hash_ids, strict=False)) if a != b), None)
+            if blocks is None or one is other:
+                continue
+            assert np.array_equal(tokens[: 512 * blocks], others[: 512 * blocks])
+            assert not np.array_equal(tokens[512 * blocks : 512 * blocks + 512], others[512 * blocks : 512 * blocks + 512])
+            shared += blocks
+    assert shared > 0
 
 
 def test_a_trace_with_nothing_left(azure: Path, tmp_path: Path) -> None:

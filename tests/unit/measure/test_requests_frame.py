@@ -24,6 +24,7 @@ def test_one_row_a_request_with_its_latencies() -> None:
     assert first["tpot_s"] == pytest.approx(0.1)
     assert first["output_tokens"] == 3
     assert first["chunks"] == 2
+    assert first["token_fit"] == "AS_SAID"
 
 
 def test_a_failed_request_has_no_latency_in_the_table() -> None:
@@ -35,7 +36,7 @@ def test_a_failed_request_has_no_latency_in_the_table() -> None:
 def test_every_column_of_the_log_but_the_chunks_is_there() -> None:
     log = log_of([streamed(1.0, 0.1, warmup=True)])
     missing = set(vars(log)) - set(requests_frame(log).columns)
-    assert missing == {"chunk_start", "chunk_s", "chunk_tokens"}
+    assert missing == {"chunk_start", "chunk_s", "chunk_tokens", "chunk_read_lag_s"}
 
 
 def test_an_empty_log_is_an_empty_table() -> None:

@@ -16,12 +16,16 @@ from pytest_llmperf.deploy.sim import SimDeployment, SimTarget
 from pytest_llmperf.errors import ConfigError, DeployError, LoadError
 from pytest_llmperf.experiment.catalog import builtin_directory, load_catalog
 from pytest_llmperf.experiment.matrix import expand
-from pytest_llmperf.experiment.profile import constant
+from pytest_llmperf.experiment.profile import LoadProfile, bursts, concurrency, constant, trace
+from pytest_llmperf.experiment.stages import hold, ramp, stages
 from pytest_llmperf.load.options import LoadProgress
+from pytest_llmperf.load.plan import plan_load
 from pytest_llmperf.plugin.cells import sla_given
+from pytest_llmperf.plugin.drift import drift
 from pytest_llmperf.plugin.load import Load, SlaMissError
 from pytest_llmperf.plugin.progress import ProgressLine
 from pytest_llmperf.plugin.recorder import Recorder
+from tests.unit.measure.logs import result_of, streamed
 
 CATALOG = load_catalog([builtin_directory()])
 CELL = expand(CATALOG.matrix_named("default"), CATALOG)[0]
@@ -114,6 +118,45 @@ def test_a_run_is_held_against_limits_and_named_slas_too(standing: SimDeployment
         run.meets("clasification")
     with pytest.raises(ConfigError, match=r"run\.judge\(\): takes an SLA, not int"):
         run.judge(1)  # type: ignore[arg-type]
+
+
+def test_a_run_knows_whether_its_load_changed_and_drift_refuses_one_that_did(standing: SimDeployment, tmp_path: Path) -> None:
+    load = load_on(standing, Recorder(tmp_path))
+    steady = load(concurrency(4), "1s", warmup="0s")
+    assert steady.run.is_stationary
+    assert drift(steady, "e2e_p50").run is steady
+    for profile in (stages(hold("60/s", "500ms"), hold("20/s", "1s")), concurrency(4, ramp="500ms"), bursts(5, every="500ms")):
+        changed = load(profile, "1s", warmup="0s")
+        assert not changed.run.is_stationary
+        with pytest.raises(ConfigError, match=r"^drift\(\): .* changes by plan"):
+            drift(changed, "e2e_p50")
+
+
+def test_what_changes_with_the_load_is_no_warm_up_of_a_load_that_changes(standing: SimDeployment, tmp_path: Path) -> None:
+    load = load_on(standing, Recorder(tmp_path))
+    result = result_of([streamed(i / 10, 0.1, gap_s=0.01 + i / 10_000, tokens=3) for i in range(600)], (0.0, 60.0))
+    identity = load(constant("20/s"), "200ms", warmup="0s").run.identity
+
+    def unstable(profile: LoadProfile) -> str:
+        plan = plan_load(profile, load.workload, 60.0, seed=1, warmup_s=0.0)
+        return load._measured(identity, result, None, plan).run.steadiness.unstable
+
+    assert unstable(constant("10/s")).startswith("still warming up")
+    assert unstable(stages(ramp("5/s", "15/s", "60s"))) == ""
+    assert unstable(concurrency(8)).startswith("still warming up")
+    assert unstable(concurrency(8, ramp="60s")) == ""
+
+
+def test_the_planned_duration_of_a_trace_is_the_traces_where_that_is_shorter(standing: SimDeployment, tmp_path: Path) -> None:
+    file = tmp_path / "trace.jsonl"
+    file.write_text("\n".join(f'{{"timestamp": {at}, "input_length": 5, "output_length": 2}}' for at in (0, 100, 200)))
+    recorder = Recorder(tmp_path)
+    load = load_on(standing, recorder)
+    load.workload = CATALOG.workloads["trace-replay"]
+    assert load(trace(file, kind="mooncake"), "60s", warmup="300ms").run.identity.duration_s == pytest.approx(0.3)
+    assert load(trace(file, kind="mooncake"), "150ms", warmup="300ms").run.identity.duration_s == 0.15
+    assert load(constant("20/s"), "60s", requests=4, warmup="0s").run.identity.duration_s == 0.2
+    assert [document.timing.planned_s for document in recorder.drain()] == [pytest.approx(0.3), 0.15, 0.2]
 
 
 @pytest.mark.parametrize("until", ["clasification", {"tfft": {"p99": "1s"}}, 1])

@@ -9,8 +9,12 @@ from pathlib import Path
 import pytest
 
 from pytest_llmperf.errors import ConfigError
+from pytest_llmperf.load.crew_size import available_cores
+from pytest_llmperf.measure.trust import TrustLimits, named_limits
 from pytest_llmperf.plugin.options import OPTIONS, Settings, _Option, read_settings
+from pytest_llmperf.plugin.targets import target_of
 from pytest_llmperf.plugin.trace import trace_profile
+from pytest_llmperf.plugin.xdist import xdist_workers
 
 ROOT = Path("/root/dir")
 HERE = Path("/working/dir")
@@ -27,7 +31,9 @@ def settings(
 def test_defaults() -> None:
     default = settings()
     assert default.target == "sim"
-    assert default.workers == 1
+    assert default.workers is None
+    assert default.trust == TrustLimits()
+    assert (default.header, default.ca_file, default.insecure, default.engine_command) == ((), None, False, None)
     assert default.storage == ROOT / ".llmperf"
     assert default.json is None
     assert default.ready_timeout_s is None
@@ -133,14 +139,17 @@ def test_a_mistake_names_the_form_it_was_made_in(
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("workers", "0", "'0' is not a whole number of 1 or more"),
+        ("workers", "0", "'0' is not a whole number of 1 or more\n  Or write auto: "),
         ("workers", "1.5", "'1.5' is not a whole number"),
         ("trace-scale", "-1", "'-1' is not a number above 0"),
         ("trace-scale", "inf", "'inf' is not a number above 0"),
         ("trace-scale", "nan", "'nan' is not a number above 0"),
         ("trace-duration", "10", "'10' has no unit"),
+        ("trace-duration", "0s", "'0s' is not more than 0 seconds"),
+        ("ready-timeout", "0s", "'0s' is not more than 0 seconds\n  Leave it out for the default."),
         ("sort", "ttft_p999x", "ttft"),
         ("columns", "goodput,tfft_p99", "did you mean 'ttft"),
+        ("trust", "latness_p99:20ms", "Did you mean 'lateness_p99'?"),
     ],
 )
 def test_what_cannot_be_read(option: str, value: str, message: str) -> None:
@@ -167,3 +176,126 @@ def test_a_trace_that_is_named_is_replayed_whole_and_the_synthetic_one_in_part(t
     assert trace_profile(settings({"--llmperf-trace": str(recorded)}))[1] is None
     assert trace_profile(settings({"--llmperf-trace": str(recorded), "--llmperf-trace-duration": "10m"}))[1] == "600s"
     assert trace_profile(settings())[1] == "20s"
+
+
+@pytest.mark.parametrize("text", ["auto", "AUTO", " auto "])
+def test_workers_may_follow_the_load(text: str) -> None:
+    assert settings({"--llmperf-workers": text}, None, {"llmperf_workers": "3"}).workers is None
+
+
+def test_limits_of_trust_in_every_form() -> None:
+    expected = TrustLimits(lateness_p99_s=0.02, cpu_share=0.9)
+    assert settings({"--llmperf-trust": ["lateness_p99:20ms", "cpu_share:90%"]}).trust == expected
+    assert settings(None, {"LLMPERF_TRUST": "lateness_p99:20ms,cpu_share:90%"}).trust == expected
+    assert settings(None, None, {"llmperf_trust": "\nlateness_p99:20ms\ncpu_share:90%\n"}).trust == expected
+    with pytest.raises(ConfigError, match=r"^ini llmperf_trust: unknown limit of trust 'x'"):
+        settings(None, None, {"llmperf_trust": "x:1%"})
+
+
+def test_the_help_names_every_limit_of_trust_and_its_default() -> None:
+    (option,) = [option for option in OPTIONS if option.name == "trust"]
+    example, _, defaults = option.help.partition("(repeatable; default: ")
+    assert list(named_limits(TrustLimits())) == [name for name in named_limits(TrustLimits()) if f" {name}:" in example]
+    names = named_limits(TrustLimits())
+    written = [f"{name}:{value}" for name, value in zip(names, defaults.rstrip(")").split(", "), strict=True)]
+    assert settings({"--llmperf-trust": written}).trust == TrustLimits()
+
+
+ENDPOINT = {"--llmperf-target": "endpoint", "--llmperf-url": "https://host"}
+
+
+def test_headers_and_certificates_of_an_endpoint(tmp_path: Path) -> None:
+    found = settings({**ENDPOINT, "--llmperf-header": ["X-Key=env:KEY", "X-Other=file:a"], "--llmperf-ca-file": "ca.pem"})
+    assert found.header == ("X-Key=env:KEY", "X-Other=file:a")
+    assert found.ca_file == HERE / "ca.pem"
+    assert settings(ENDPOINT, {"LLMPERF_HEADER": "X-Key=env:KEY, X-Other=file:a"}).header == found.header
+    assert settings(ENDPOINT, None, {"llmperf_ca_file": str(tmp_path / "ca.pem")}).ca_file == tmp_path / "ca.pem"
+    assert settings({**ENDPOINT, "--llmperf-insecure": "yes"}).insecure
+    assert settings(ENDPOINT, {"LLMPERF_INSECURE": "yes"}).insecure
+    assert not settings({}, None, {"llmperf_insecure": "no"}).insecure
+
+
+def test_a_comma_may_be_part_of_a_headers_file() -> None:
+    given = ["X-Key=file:/a,b=c", "X-Other=file:/d,e"]
+    assert settings({**ENDPOINT, "--llmperf-header": given}).header == tuple(given)
+    expected = ("X-Key=file:/a,b", "X-Other=env:KEY", "X-More=file:/c,/d=e")
+    assert settings(ENDPOINT, {"LLMPERF_HEADER": "X-Key=file:/a,b, X-Other=env:KEY,X-More=file:/c,/d=e"}).header == expected
+    assert settings(ENDPOINT, None, {"llmperf_header": f"\n{expected[0]}\n{expected[1]},\n{expected[2]},\n"}).header == expected
+
+
+def test_what_follows_a_header_of_a_variable_is_not_shown() -> None:
+    given = settings({**ENDPOINT, "--llmperf-header": ["X-Key=env:KEY,X-Other=s3cret"]})
+    with pytest.raises(ConfigError, match=r"^--llmperf-header: the header 'X-Key' names a variable with a comma\n") as caught:
+        target_of(given)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_more_workers_than_cores_can_drive_are_refused() -> None:
+    most = 8 * available_cores()
+    assert settings({"--llmperf-workers": str(most)}).workers == most
+    with pytest.raises(
+        ConfigError, match=rf"^LLMPERF_WORKERS: {most + 1} workers on .*: {most} are the most, 8 a core\n  Write auto"
+    ):
+        settings(None, {"LLMPERF_WORKERS": str(most + 1)})
+
+
+def test_the_variable_of_the_token_that_every_target_has_by_default_is_no_mistake() -> None:
+    assert settings({"--llmperf-api-key-env": "LLMPERF_API_KEY"}).target == "sim"
+
+
+def test_an_engine_of_this_machine() -> None:
+    assert settings({"--llmperf-target": "process"}).engine_command is None
+    found = settings({"--llmperf-target": "process", "--llmperf-engine-command": "vllm serve m"})
+    assert found.engine_command == "vllm serve m"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"served-model": "m"}, "served-model: a served model is named, but the target is 'sim'"),
+        (
+            {"target": "process", "served-model": "m"},
+            "served-model: a served model is named, but the target is 'process'",
+        ),
+        (
+            {"api-key-env": "KEY"},
+            "api-key-env: a variable that holds the endpoint's token is named, but the target is 'sim'",
+        ),
+        ({"header": ["A=env:B"]}, "header: a header is given, but the target is 'sim'\n  Add --llmperf-target=endpoint."),
+        ({"insecure": "yes"}, "insecure: certificates are not to be checked, but the target is 'sim'"),
+        ({"ca-file": "ca.pem"}, "ca-file: a file of CA certificates is given, but the target is 'sim'"),
+        ({"target": "process", "ca-file": "ca.pem"}, "ca-file: a file of CA certificates is given, but the target is 'process'"),
+        ({"target": "process", "url": "http://h"}, "url: a URL is given, but the target is 'process'"),
+        (
+            {"engine-command": "x"},
+            "engine-command: an engine's command is given, but the target is 'sim'\n  Add --llmperf-target=process.",
+        ),
+        (
+            {"target": "endpoint", "url": "https://h", "engine-command": "x"},
+            "engine-command: an engine's command is given, but the target is 'endpoint'",
+        ),
+        (
+            {"target": "endpoint", "url": "http://h", "insecure": "yes"},
+            "insecure: certificates are not to be checked, but http:// has none\n  Write --llmperf-url=https://…",
+        ),
+        (
+            {"target": "endpoint", "url": "http://h", "ca-file": "a"},
+            "ca-file: a file of CA certificates is given, but http:// has none",
+        ),
+        (
+            {"target": "endpoint", "url": "https://h", "ca-file": "a", "insecure": "yes"},
+            "insecure: certificates are not to be checked, but a file of CA certificates to check them by is given",
+        ),
+        ({"target": "endpiont"}, "target: unknown target 'endpiont'\n  Did you mean 'endpoint'? Known: endpoint, process, sim."),
+    ],
+)  # fmt: skip
+def test_options_that_do_not_go_together(given: dict[str, str | list[str]], says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings({f"--llmperf-{name}": value for name, value in given.items()})
+    assert str(caught.value).startswith(f"--llmperf-{says}")
+
+
+@pytest.mark.parametrize(("count", "workers"), [("", 1), ("4", 4), ("0", 1), ("x", 1)])
+def test_how_many_of_xdists_workers_share_the_machine(count: str, workers: int) -> None:
+    assert xdist_workers({"PYTEST_XDIST_WORKER_COUNT": count}) == workers
+    assert xdist_workers({}) == 1

@@ -36,3 +36,20 @@ def test_secrets_are_masked(arguments: str, shown: str) -> None:
 )
 def test_everything_else_stays(arguments: str) -> None:
     assert " ".join(without_secrets(arguments.split())) == arguments
+
+
+@pytest.mark.parametrize(
+    ("argument", "shown"),
+    [
+        ("--llmperf-engine-command=vllm serve m --api-key abc def --port 1", "vllm serve m --api-key *** --port 1"),
+        ("--llmperf-engine-command=vllm serve --api-key 'abc def'", "vllm serve --api-key ***"),
+        ('--llmperf-engine-command=run --hf-token "abc" -v', "run --hf-token *** -v"),
+        ("--llmperf-engine-command=--token abc", "--token ***"),
+        ("--llmperf-engine-command=vllm serve m --api-key --port 1", "vllm serve m --api-key --port 1"),
+        ("--llmperf-engine-command=vllm serve m --max-token 5", "vllm serve m --max-token 5"),
+    ],
+)
+def test_secrets_in_a_command_line_that_is_one_argument_are_masked(argument: str, shown: str) -> None:
+    option = argument.partition("=")[0]
+    assert without_secrets([argument]) == (f"{option}={shown}",)
+    assert without_secrets([option, argument.partition("=")[2]]) == (option, shown)

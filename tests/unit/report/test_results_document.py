@@ -13,7 +13,7 @@ import pytest
 
 from pytest_llmperf.experiment.sla import Gate, parse_sla
 from pytest_llmperf.judge.verdict import judge
-from pytest_llmperf.load.records import ClientHealth
+from pytest_llmperf.load.records import Achieved, ClientHealth
 from pytest_llmperf.measure.compute import standard_keys
 from pytest_llmperf.metrics import metric_key
 from pytest_llmperf.report.document import (
@@ -187,6 +187,43 @@ def test_client_health_without_a_number_is_null() -> None:
     health = ClientHealth((worker_health(0), worker_health(1, requests=0, lateness_p99_s=math.nan)), 1, 1)
     document = run_document(replace(run, result=replace(run.result, health=health)), None)
     assert document.client.workers[1].lateness_p99_s is None
+
+
+def test_what_a_load_made_of_its_plan_is_told() -> None:
+    run = run_of(answered(1))
+    reached = Achieved(planned_in_flight=8.0, rate_per_s=3.5, mean_in_flight=7.5, peak_in_flight=8, busy_share=math.nan)
+    health = ClientHealth((worker_health(0),), 1, 1, started_workers=2, achieved=reached)
+    client = run_document(replace(run, result=replace(run.result, health=health)), None).client
+    assert client.started_workers == 2
+    assert client.achieved is not None
+    assert client.achieved.model_dump() == {
+        "planned_rate_per_s": None,
+        "rate_per_s": 3.5,
+        "planned_in_flight": 8.0,
+        "mean_in_flight": 7.5,
+        "peak_in_flight": 8,
+        "busy_share": None,
+    }
+
+
+def test_what_the_kernel_timed_is_told_and_what_it_did_not_is_null() -> None:
+    timed = replace(worker_health(0), kernel_stamped_share=0.75, read_lag_p99_s=0.0002)
+    run = run_of(answered(1))
+    health = ClientHealth((timed, worker_health(1)), 1, 1)
+    first, second = run_document(replace(run, result=replace(run.result, health=health)), None).client.workers
+    assert (first.kernel_stamped_share, first.read_lag_p99_s) == (0.75, 0.0002)
+    assert (second.kernel_stamped_share, second.read_lag_p99_s) == (0.0, None)
+
+
+def test_a_document_of_before_there_was_more_to_tell_of_the_client_is_still_read() -> None:
+    value = strict(to_json(documents()[0]))
+    for name in ("started_workers", "achieved", "limits", "loosened"):
+        del value["client"][name]
+    for worker in value["client"]["workers"]:
+        del worker["kernel_stamped_share"], worker["read_lag_p99_s"]
+    read = from_json(json.dumps(value))
+    assert isinstance(read, RunDocument)
+    assert (read.client.started_workers, read.client.achieved, read.client.loosened) == (None, None, ())
 
 
 def test_no_secret_reaches_a_document() -> None:

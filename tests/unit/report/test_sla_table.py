@@ -22,7 +22,8 @@ TTFT p50         <= 250ms     369ms  332ms..388ms    FAIL     1.5x over
 TTFT p95         <= 400ms     540ms  521ms..540ms    FAIL     1.3x over
 TPOT p95         <= 50ms       36ms  36ms..36ms      PASS     72% of limit
 error rate       <= 0.1%     0.662%  0.0118%..3.91%  FAIL     6.6x over
-output tokens/s  >= 10/s     29.5/s  28/s..31/s      PASS     3.0x the limit"""
+output tokens/s  >= 10/s     29.5/s  28/s..31/s      PASS     3.0x the limit
+- error rate: 2 of 302 requests failed; all: http 503"""
 
 OPEN = """\
 SLA interactive-chat: FAIL
@@ -37,8 +38,8 @@ FAILURES = """\
 SLA interactive-chat: FAIL
 metric    required  measured  95 % interval  verdict  how far
 TTFT p99  <= 1s          inf  inf            FAIL     over
-- TTFT p99: 5 of 15 samples are beyond the limit (5 requests failed); of 299 no
-  more than 2 may be"""
+- TTFT p99: 5 of 15 samples are beyond the limit (5 requests failed; all: http
+  503); of 299 no more than 2 may be"""
 
 INVALID = """\
 SLA interactive-chat: INVALID

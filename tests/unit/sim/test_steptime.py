@@ -117,3 +117,12 @@ def test_context_makes_a_decode_slower_by_its_kv_bytes() -> None:
     times, model = _model(), model_spec("llama-3.1-8b")
     extra = times.decode_s(1, 100_000) - times.decode_s(1, 0)
     assert extra == pytest.approx(100_000 * model.kv_bytes_per_token / (0.8 * 3350e9))
+
+
+def test_overheads_of_sequences_and_prompt_tokens_come_on_top() -> None:
+    spec, gpu = model_spec("llama-3.1-8b"), gpu_spec("h100")
+    plain = StepTimeModel(spec, gpu, 1)
+    slower = StepTimeModel(spec, replace(gpu, sequence_overhead_s=1.3e-6, token_overhead_s=2e-6), 1)
+    assert slower.decode_s(10, 1000) - plain.decode_s(10, 1000) == pytest.approx(10 * spec.n_layers * 1e-6)
+    by_prompt = _prefill_s(slower, 500) - _prefill_s(plain, 500)
+    assert by_prompt == pytest.approx(spec.n_layers * (500 * 2e-6 + 1e-6))
