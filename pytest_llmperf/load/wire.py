@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from abc import ABC, abstractmethod
 from time import monotonic
 from typing import Any, Protocol, cast
 
@@ -37,7 +38,7 @@ class ConnectionOwner(Protocol):
         ...
 
 
-class Connection:
+class Connection(ABC):
     """One connection, at most one exchange at a time. What carries the bytes is a subclass's."""
 
     def __init__(self, owner: ConnectionOwner) -> None:
@@ -70,12 +71,13 @@ class Connection:
         self._exchange = None
         self._close()
 
+    @abstractmethod
     def _write(self, data: bytes) -> None:
-        raise NotImplementedError
+        """Send as much as goes at once, and the rest as soon as it can go."""
 
+    @abstractmethod
     def _close(self) -> None:
         """Close at once; ``_closed`` may or may not follow."""
-        raise NotImplementedError
 
     # What the bytes' carrier says.
 
