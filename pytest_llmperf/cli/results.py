@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pytest_llmperf.metrics import MetricKey
-    from pytest_llmperf.report.results_v1 import RunDocument
+    from pytest_llmperf.report.results_v2 import RunDocument
     from pytest_llmperf.report.saved import Saved
 
 _STORAGE = ".llmperf"

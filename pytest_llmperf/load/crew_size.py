@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +16,6 @@ REQUESTS_PER_S = 2_000.0
 """Requests that one worker writes and sends in a second, at about half of a core."""
 USERS = 500.0
 """Users of a closed loop for one worker: at 40 tokens a second each they read 20,000. A server sets their pace, not the plan."""
-WORKERS_A_CORE = 8
-"""More than this of them on a core only keep each other from it, and each takes half a second of it to start."""
-
 _SLACK = 0.05
 """Of one worker's work: so little more is not worth another process."""
 
@@ -30,23 +26,6 @@ class CrewSize:
 
     workers: int
     note: str = ""
-
-
-def available_cores(sharing: int = 1) -> int:
-    """The cores that this process may use, divided among ``sharing`` processes that drive loads side by side; at least 1."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:
-        cores = os.cpu_count() or 1
-    return max(1, cores // max(1, sharing))
-
-
-def default_workers(plan: LoadPlan, cores: int) -> int:
-    """One worker for each 40,000 planned tokens, 2,000 requests a second or 500 users; at least 1, at most ``cores``.
-
-    One for a load that cannot be divided.
-    """
-    return crew_size(plan, None, cores).workers
 
 
 def crew_size(plan: LoadPlan, workers: int | None, cores: int) -> CrewSize:

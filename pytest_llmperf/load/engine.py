@@ -15,7 +15,8 @@ import numpy as np
 from pytest_llmperf.deploy.base import Endpoint
 from pytest_llmperf.errors import LoadError
 from pytest_llmperf.load.achieved import achieved
-from pytest_llmperf.load.crew_size import available_cores, crew_size
+from pytest_llmperf.load.cores import available_cores
+from pytest_llmperf.load.crew_size import crew_size
 from pytest_llmperf.load.ctrl_c import CtrlC
 from pytest_llmperf.load.log import lost_log, merged_log
 from pytest_llmperf.load.messages import Done, Failed, Finish, Go, Job, Message, Progress, Ready, Seen, Stop

@@ -30,16 +30,46 @@ class WireEnd(IntEnum):
     CANCELLED = 6
 
 
+class Reads:
+    """What has been read of one response's body: one instant (monotonic, as the client read it), size and timestamp a read.
+
+    Buffers that grow: kept as one object a read they would cost more than all else that is done for it.
+    """
+
+    __slots__ = ("body", "read_s", "sizes", "stamps")
+
+    def __init__(self) -> None:
+        self.body = bytearray()
+        self.read_s = array("d")
+        self.sizes = array("q")
+        self.stamps = bytearray()
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def add(self, piece: bytes, at_s: float, stamp: bytes) -> None:
+        """What one more read held."""
+        self.body += piece
+        self.read_s.append(at_s)
+        self.sizes.append(len(piece))
+        self.stamps += stamp
+
+    def head(self, count: int) -> bytes:
+        """What the first ``count`` reads held."""
+        return bytes(self.body[: sum(self.sizes[:count])])
+
+
+_NOTHING = Reads()
+
+
 class Exchange:
-    """A request on its way. Instants are of the monotonic clock as the client read it, ``nan`` until they have come; each of
-    ``stamps`` is what the kernel said of the same read.
+    """A request on its way. Instants are of the monotonic clock as the client read it, ``nan`` until they have come.
 
     Mutable and slotted: this is the hot path's record; ``load.decode`` makes the frozen one from it.
     """
 
     __slots__ = (
         "begun_s",
-        "body",
         "connected_s",
         "end",
         "end_s",
@@ -51,7 +81,6 @@ class Exchange:
         "opening_delay_s",
         "planned_output_tokens",
         "planned_prompt_tokens",
-        "read_s",
         "reads",
         "received_bytes",
         "request",
@@ -59,7 +88,7 @@ class Exchange:
         "scheduled_s",
         "sent_s",
         "session",
-        "stamps",
+        "span",
         "status",
         "turn",
         "warmup",
@@ -82,11 +111,9 @@ class Exchange:
         self.received_bytes = 0
         self.retry_after = b""
         self.has_token = False
-        self.reads: list[bytes] = []
-        self.read_s: list[float] = []
-        self.stamps: list[bytes] = []
+        self.reads = Reads()
         self.first_stamp = self.end_stamp = NO_STAMP
-        self.body = Span(0, 0, 0)
+        self.span = Span(0, 0, 0)
 
     @property
     def failed(self) -> bool:
@@ -133,11 +160,9 @@ class Tape:
         """Move what was read out of memory; nothing when that was done."""
         if not exchange.reads:
             return
-        sizes = array("q", map(len, exchange.reads))
-        size, reads = sum(sizes), len(sizes)
-        data = b"".join([*exchange.reads, array("d", exchange.read_s), sizes, *exchange.stamps])
-        exchange.reads, exchange.read_s, exchange.stamps = [], [], []
-        exchange.body = Span(self._size, size, reads)
+        reads, exchange.reads = exchange.reads, _NOTHING
+        data = b"".join((reads.body, reads.read_s, reads.sizes, reads.stamps))
+        exchange.span = Span(self._size, len(reads.body), len(reads))
         view = memoryview(data)
         while view:
             view = view[self._file.write(view) :]
@@ -146,8 +171,8 @@ class Tape:
     def read(self, exchange: Exchange) -> Capture:
         """What was read of an exchange that has ended. The place at which the next is written stays where it is."""
         self.keep(exchange)
-        body, reads = exchange.body.size, exchange.body.reads
-        data = self._bytes(exchange.body.start, body + reads * (8 + 8 + len(NO_STAMP)))
+        body, reads = exchange.span.size, exchange.span.reads
+        data = self._bytes(exchange.span.start, body + reads * (8 + 8 + len(NO_STAMP)))
         read_s = np.frombuffer(data, np.float64, reads, body)
         sizes = np.frombuffer(data, np.int64, reads, body + 8 * reads)
         return Capture(data[:body], read_s, data[body + 16 * reads :], sizes)

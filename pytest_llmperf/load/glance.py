@@ -6,13 +6,13 @@ bytes; only the beginning and the end are parsed. Where that does not settle wha
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from itertools import accumulate, islice
 
 from pytest_llmperf.experiment.records import Workload
 from pytest_llmperf.load.decode import StreamState, decoding, take, take_events
-from pytest_llmperf.load.exchange import NAN
+from pytest_llmperf.load.exchange import NAN, Reads
 from pytest_llmperf.load.http_api import first_text_s
 from pytest_llmperf.load.records import Outcome
 from pytest_llmperf.load.response import RawResponse, end_of
@@ -51,17 +51,16 @@ def glance(raw: RawResponse, workload: Workload) -> Generator[None, None, Glance
     return Glance(response.first_token_s, response.last_token_s, tokens, response.outcome is not Outcome.OK)
 
 
-def first_token_s(reads: Sequence[bytes], read_s: Sequence[float], workload: Workload) -> float | None:
+def first_token_s(reads: Reads, workload: Workload) -> float | None:
     """When the first token of a stream that goes on was read; None while none was; nan when only the end can tell.
 
     The end may show that an event with an empty text bore no token: where there turn out to be fewer tokens than events. An
     event with a text that comes first stays the first token.
     """
     if workload.http is not None:
-        return first_text_s(reads, read_s, workload.http)
-    body = b"".join(reads[:_FIRST_READS])
+        return first_text_s(reads, workload.http)
     seen = StreamState(learns=False)
-    for event in events(body):
+    for event in events(reads.head(_FIRST_READS)):
         if event.data == b"[DONE]":
             return NAN
         take(seen, event, workload.api == "chat")
@@ -71,11 +70,11 @@ def first_token_s(reads: Sequence[bytes], read_s: Sequence[float], workload: Wor
             chunk = seen.chunks[0]
             if chunk.empty:
                 return NAN
-            return _first_read_s(map(len, reads), read_s, chunk.end)
+            return _first_read_s(reads.sizes, reads.read_s, chunk.end)
     return None if len(reads) < _FIRST_READS else NAN
 
 
-def _first_read_s(sizes: Iterable[int], read_s: Sequence[float], end: int) -> float:
+def _first_read_s(sizes: Iterable[int], read_s: Iterable[float], end: int) -> float:
     """When the byte before this place near the beginning was read: by the first read after which so many had come."""
     for have, instant_s in zip(accumulate(sizes), read_s, strict=False):
         if have >= end:

@@ -6,15 +6,14 @@ Nothing is invented: tokens that the service does not count are unknown (0 in ``
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import islice
 from urllib.parse import quote
 
 import numpy as np
 
 from pytest_llmperf.experiment.http_template import RAW, HttpTemplate, pointer_keys, split_placeholders
-from pytest_llmperf.load.exchange import NAN, WireEnd
+from pytest_llmperf.load.exchange import NAN, Reads, WireEnd
 from pytest_llmperf.load.records import Floats, Ints, Outcome
 from pytest_llmperf.load.response import RawResponse, Response, count_in, end_of, type_of
 from pytest_llmperf.load.sse import Event, events
@@ -61,18 +60,17 @@ def decode_http(raw: RawResponse, template: HttpTemplate, *, stream: bool) -> Re
     return _decode_raw_stream(raw) if template.text == RAW else _decode_events(raw, template)
 
 
-def first_text_s(reads: Sequence[bytes], read_s: Sequence[float], template: HttpTemplate) -> float | None:
+def first_text_s(reads: Reads, template: HttpTemplate) -> float | None:
     """When the first text of a stream that goes on was read; None while none was; nan when only the end can tell."""
     if template.text == RAW:
-        return next((instant_s for read, instant_s in zip(reads, read_s, strict=False) if read), None)
-    body, seen = b"".join(islice(reads, _FIRST_READS)), _Seen()
-    for event in events(body):
+        return next((at for at, size in zip(reads.read_s, reads.sizes, strict=True) if size), None)
+    seen = _Seen()
+    for event in events(reads.head(_FIRST_READS)):
         seen.take(event, template)
         if seen.failure is not None or seen.finished:
             return NAN
         if seen.chunks:
-            ends = np.cumsum([len(read) for read in islice(reads, _FIRST_READS)])
-            return read_s[int(np.searchsorted(ends, seen.chunks[0].end))]
+            return reads.read_s[int(np.searchsorted(np.cumsum(reads.sizes[:_FIRST_READS]), seen.chunks[0].end))]
     return None if len(reads) < _FIRST_READS else NAN
 
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import math
+from random import Random
 from statistics import NormalDist
-
-import numpy as np
 
 from pytest_llmperf.experiment.records import Lengths
 
 _NORMAL = NormalDist()
 
 
-def sample_length(lengths: Lengths, rng: np.random.Generator) -> int:
+def sample_length(lengths: Lengths, rng: Random) -> int:
     """One token count, at least 1, within [``min``, ``max``]; exactly one draw from ``rng`` whatever the distribution.
 
     ``lognormal`` has the given mean and coefficient of variation before it is truncated (sigma^2 = ln(1 + cv^2),
     mu = ln(mean) - sigma^2 / 2). Truncated means drawn from within the bounds, not piled up at them.
     ``uniform`` without ``max`` is symmetric around the mean.
     """
-    draw = float(rng.random())
+    draw = rng.random()
     low = max(1, lengths.min)
     if lengths.distribution == "uniform":
         high = lengths.max if lengths.max is not None else 2 * lengths.mean - low

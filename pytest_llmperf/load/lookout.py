@@ -13,7 +13,7 @@ from pytest_llmperf.load.exchange import NAN, Capture, Exchange
 from pytest_llmperf.load.glance import Glance, first_token_s, glance
 from pytest_llmperf.load.log import arrived_of
 from pytest_llmperf.load.messages import ROW, Seen
-from pytest_llmperf.load.wall_clock import WallClock
+from pytest_llmperf.load.wall_clock import NO_STAMP, WallClock
 from pytest_llmperf.load.wire import STALE_S
 
 _ALL_OF_ONE_IN_FLIGHT = 2
@@ -101,16 +101,17 @@ class Lookout:
     def _first_token_s(self, row: int, exchange: Exchange) -> float:
         """Of a request in flight."""
         if row not in self._first_s and exchange.reads and self._workload.stream and 200 <= exchange.status < 300:
-            found_s = first_token_s(exchange.reads, exchange.read_s, self._workload)
+            found_s = first_token_s(exchange.reads, self._workload)
             if found_s is not None:
                 self._first_s[row] = found_s if isnan(found_s) else self._arrival_s(exchange, found_s)
         return self._first_s.get(row, NAN)
 
     def _arrival_s(self, exchange: Exchange, read_s: float) -> float:
         """When what was read then had arrived."""
-        count = exchange.read_s.index(read_s) + 1
-        stamps = exchange.first_stamp + b"".join(exchange.stamps[:count])
-        arrivals = self._clock.arrivals([exchange.first_byte_s, *exchange.read_s[:count]], stamps, exchange.sent_s)
+        reads = exchange.reads
+        count = reads.read_s.index(read_s) + 1
+        stamps = exchange.first_stamp + bytes(reads.stamps[: count * len(NO_STAMP)])
+        arrivals = self._clock.arrivals([exchange.first_byte_s, *reads.read_s[:count]], stamps, exchange.sent_s)
         return float(arrivals[-1])
 
     def _state(self, row: int, exchange: Exchange, times: _Times) -> tuple[object, ...]:

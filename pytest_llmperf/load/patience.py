@@ -49,7 +49,7 @@ class Patience:
             return WireEnd.TIMEOUT, "timeout total"
         if self._first_token_s is not None and now_s - exchange.sent_s >= self._first_token_s and not self._has_token(exchange):
             return WireEnd.TIMEOUT, "timeout first token"
-        if self._idle_s is not None and exchange.reads and now_s - exchange.read_s[-1] >= self._idle_s:
+        if self._idle_s is not None and exchange.reads and now_s - exchange.reads.read_s[-1] >= self._idle_s:
             return WireEnd.TIMEOUT, "timeout idle"
         return None
 
@@ -57,5 +57,5 @@ class Patience:
         """Whether a token has come, or what came can no longer become one that is late."""
         if not exchange.has_token and exchange.reads:
             streamed = self._workload.stream and 200 <= exchange.status < 300
-            exchange.has_token = not streamed or first_token_s(exchange.reads, exchange.read_s, self._workload) is not None
+            exchange.has_token = not streamed or first_token_s(exchange.reads, self._workload) is not None
         return exchange.has_token

@@ -96,9 +96,7 @@ class Connection(ABC):
             malformed, self.reusable = True, False
         if pieces := self._pieces:
             # What the read just made holds of the body; its chunks make no difference any more.
-            exchange.reads.append(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-            exchange.read_s.append(self._now_s)
-            exchange.stamps.append(self._stamp)
+            exchange.reads.add(pieces[0] if len(pieces) == 1 else b"".join(pieces), self._now_s, self._stamp)
             pieces.clear()
         if self._complete:
             # A server that answers before it has read all of a request still waits for the rest.

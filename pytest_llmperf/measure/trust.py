@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_llmperf.errors import ConfigError, UnitError, Where, unknown
-from pytest_llmperf.load.crew_size import available_cores
+from pytest_llmperf.load.cores import available_cores
 from pytest_llmperf.units import format_duration, format_fraction, parse_duration, parse_fraction
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_llmperf.plugin.recorder import Recorder
     from pytest_llmperf.report.comparison import RunKey
     from pytest_llmperf.report.document import RunDocument
-    from pytest_llmperf.report.results_v1 import ComparisonPart
+    from pytest_llmperf.report.results_v2 import ComparisonPart
     from pytest_llmperf.report.saved import History
 
 OWN_BASELINE = "_llmperf_baseline"

@@ -76,7 +76,7 @@ def _llmperf_repetition(request: pytest.FixtureRequest) -> int:
 
 def _load_on(deployment: Deployment, workload: Workload, request: pytest.FixtureRequest) -> Load:
     """What drives load at ``deployment`` for this test."""
-    from pytest_llmperf.load.crew_size import available_cores
+    from pytest_llmperf.load.cores import available_cores
 
     check_standing(deployment)
     session = started(request.config)

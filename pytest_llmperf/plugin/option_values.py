@@ -60,7 +60,7 @@ def number_of_workers(text: str, place: Where) -> int | None:
     """The same, but no more than the machine's cores can drive."""
     if (workers := whole_or_auto(text, place)) is None:
         return None
-    from pytest_llmperf.load.crew_size import WORKERS_A_CORE, available_cores
+    from pytest_llmperf.load.cores import WORKERS_A_CORE, available_cores
 
     if workers > (most := WORKERS_A_CORE * (cores := available_cores())):
         raise ConfigError(

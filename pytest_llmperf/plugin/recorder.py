@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytest_llmperf.report.document import RunDocument
-    from pytest_llmperf.report.results_v1 import ComparisonPart
+    from pytest_llmperf.report.results_v2 import ComparisonPart
 
 
 @dataclass

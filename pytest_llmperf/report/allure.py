@@ -14,7 +14,7 @@ from pytest_llmperf.report.document import to_json
 
 if TYPE_CHECKING:
     from pytest_llmperf.experiment.records import Cell, Workload
-    from pytest_llmperf.report.results_v1 import RunDocument, SessionDocument
+    from pytest_llmperf.report.results_v2 import RunDocument, SessionDocument
 
 SIMULATED = "SIMULATED"
 
@@ -85,9 +85,9 @@ def environment_properties(session: SessionDocument) -> dict[str, str]:
         "Simulated": "yes" if session.simulated else "no",
         "Cells": _listed(run.cell.id for run in runs),
         "Engine": _listed(run.deployment.engine for run in runs),
-        "Client": _listed(run.client_platform for run in runs),
-        "Python": _listed(run.packages.get("python", "") for run in runs),
-        "pytest-llmperf": _listed(run.packages.get("pytest-llmperf", "") for run in runs),
+        "Client": _listed(run.configuration.client_platform for run in runs),
+        "Python": _listed(run.configuration.packages.get("python", "") for run in runs),
+        "pytest-llmperf": _listed(run.configuration.packages.get("pytest-llmperf", "") for run in runs),
     }
     return {name: _escaped(value) for name, value in values.items()}
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pytest_llmperf.judge.regression import Change, Sample
 from pytest_llmperf.metrics import MetricKey
-from pytest_llmperf.report.results_v1 import ChangePart, RunDocument
+from pytest_llmperf.report.results_v2 import ChangePart, RunDocument
 
 
 def samples_of(documents: Iterable[RunDocument], key: MetricKey) -> list[Sample]:

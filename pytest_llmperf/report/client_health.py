@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_llmperf.report.comparison import title_of
 
 if TYPE_CHECKING:
-    from pytest_llmperf.report.results_v1 import RunDocument
+    from pytest_llmperf.report.results_v2 import RunDocument
 
 _MOST_RUNS = 5
 """Of so many runs the reasons are told in full; the results have those of all."""

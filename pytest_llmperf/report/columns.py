@@ -13,7 +13,7 @@ from pytest_llmperf.metrics import Metric, MetricKey, Unit, format_value
 from pytest_llmperf.units import format_number
 
 if TYPE_CHECKING:
-    from pytest_llmperf.report.results_v1 import RunDocument
+    from pytest_llmperf.report.results_v2 import RunDocument
 
 _SHORT = {"output_tokens_per_s": "tok/s", "total_tokens_per_s": "all tok/s", "error_rate": "err%", "goodput": "goodput %"}
 

@@ -14,7 +14,7 @@ from pytest_llmperf.judge.regression import Change, ChangeVerdict, compare, wors
 from pytest_llmperf.judge.tolerance import DEFAULT_TOLERANCES, Tolerance, shown_tolerance
 from pytest_llmperf.metrics import MetricKey, metric_key
 from pytest_llmperf.report.change_part import change_part, samples_of
-from pytest_llmperf.report.results_v1 import ComparisonPart, RunDocument
+from pytest_llmperf.report.results_v2 import ComparisonPart, RunDocument
 from pytest_llmperf.units import format_fraction
 
 STANDARD_KEYS: tuple[MetricKey, ...] = (

@@ -13,7 +13,7 @@ from pytest_llmperf.report.comparison import title_of
 
 if TYPE_CHECKING:
     from pytest_llmperf.metrics import MetricKey
-    from pytest_llmperf.report.results_v1 import ChangePart, ComparisonPart, RunDocument
+    from pytest_llmperf.report.results_v2 import ChangePart, ComparisonPart, RunDocument
 
 _WIDTH = 80
 _SIMULATED = "SIMULATED"

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
+import pydantic_core
 from pydantic import Field, TypeAdapter
 
 from pytest_llmperf.judge.fingerprint import context, fingerprint
@@ -15,12 +16,14 @@ from pytest_llmperf.judge.text import required_in_full
 from pytest_llmperf.judge.verdict import request_limits
 from pytest_llmperf.measure.compute import standard_keys
 from pytest_llmperf.measure.trust import loosened, named_limits
+from pytest_llmperf.report.migrate import migrated
 from pytest_llmperf.report.redact import without_secrets
-from pytest_llmperf.report.results_v1 import (
+from pytest_llmperf.report.results_v2 import (
     AchievedPart,
     CellPart,
     CheckPart,
     ClientPart,
+    ConfigurationPart,
     CountsPart,
     DeploymentErrorPart,
     DeploymentPart,
@@ -78,14 +81,22 @@ def to_json(document: Document) -> str:
 
 
 def from_json(text: str | bytes) -> Document:
-    """Read a run's or a session's document. Raises ``pydantic.ValidationError`` (a ``ValueError``)."""
-    return _DOCUMENT.validate_json(text)
+    """Read a run's or a session's document, of this version or an older one.
+
+    Raises ``ValueError`` (also ``pydantic.ValidationError``) for what is neither, or was written by a newer version.
+    """
+    try:
+        raw = pydantic_core.from_json(text)
+    except ValueError:
+        # Read in this way it is refused in the words of every other flaw.
+        return _DOCUMENT.validate_json(text)
+    return _DOCUMENT.validate_python(migrated(raw))
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of both documents; a test keeps ``docs/schema/results-1.json`` equal to it."""
+    """The JSON Schema (draft 2020-12) of both documents; a test keeps ``docs/schema/results-2.json`` equal to it."""
     generated = _DOCUMENT.json_schema(mode="serialization")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "pytest-llmperf results, version 1", **generated}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "pytest-llmperf results, version 2", **generated}
 
 
 def run_document(
@@ -119,8 +130,9 @@ def run_document(
         stopped=StoppedPart(**asdict(run.stopped)) if run.stopped is not None else None,
         sla=_sla(verdict) if verdict is not None else None,
         verdict=_outcome(run, verdict),
-        packages=package_versions(),
-        client_platform=platform_name(),
+        configuration=ConfigurationPart(
+            settings={}, environment={}, packages=package_versions(), client_platform=platform_name()
+        ),
         artifacts=dict(artifacts or {}),
     )
 

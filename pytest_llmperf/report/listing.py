@@ -14,7 +14,7 @@ from pytest_llmperf.report.rows import hardware_id
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from pytest_llmperf.report.results_v1 import RunDocument, SessionDocument
+    from pytest_llmperf.report.results_v2 import RunDocument, SessionDocument
     from pytest_llmperf.report.saved import Saved
 
 _LEAST_FOR_HARDWARE = 12

@@ -13,7 +13,7 @@ from pytest_llmperf.report.columns import value_of
 
 if TYPE_CHECKING:
     from pytest_llmperf.metrics import MetricKey
-    from pytest_llmperf.report.results_v1 import RunDocument
+    from pytest_llmperf.report.results_v2 import RunDocument
 
 
 def hardware_id(document: RunDocument) -> str:

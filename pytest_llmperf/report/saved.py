@@ -20,7 +20,7 @@ from pytest_llmperf.report.storage import numbered_files, write_numbered
 
 if TYPE_CHECKING:
     from pytest_llmperf.report.commit import Commit
-    from pytest_llmperf.report.results_v1 import RunDocument
+    from pytest_llmperf.report.results_v2 import RunDocument
 
 LATEST = "latest"
 """Asks for the newest saved session, whatever its name."""
@@ -218,7 +218,9 @@ def _read(path: Path) -> SessionDocument:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"]) or None
-        raise ConfigError(f"is no results document of version 1: {first['msg']}", where=Where(file=str(path), key=key)) from None
+        raise ConfigError(f"is no results document: {first['msg']}", where=Where(file=str(path), key=key)) from None
+    except ValueError as error:
+        raise ConfigError(f"is a results document {error}", where=Where(file=str(path), key="schema_version")) from None
     return document if isinstance(document, SessionDocument) else _session_of(document)
 
 

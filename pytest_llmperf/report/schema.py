@@ -1,4 +1,4 @@
-"""``python -m pytest_llmperf.report.schema > docs/schema/results-1.json``: the schema of the results JSON, as text."""
+"""``python -m pytest_llmperf.report.schema > docs/schema/results-2.json``: the schema of the results JSON, as text."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from pytest_llmperf.report.comparison_table import comparison_table
 
 if TYPE_CHECKING:
     from pytest_llmperf.judge.tolerance import Tolerance
-    from pytest_llmperf.report.results_v1 import ComparisonPart, RunDocument
+    from pytest_llmperf.report.results_v2 import ComparisonPart, RunDocument
     from pytest_llmperf.report.saved import Saved
 
 _WIDTH = 80

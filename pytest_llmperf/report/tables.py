@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pytest_llmperf.experiment.sla import Grade
     from pytest_llmperf.judge.verdict import Check, Verdict
-    from pytest_llmperf.report.results_v1 import RunDocument
+    from pytest_llmperf.report.results_v2 import RunDocument
 
 DEFAULT_KEYS: tuple[MetricKey, ...] = (
     *(metric_key(name, statistic) for name in ("ttft", "tpot", "e2e") for statistic in ("p50", "p95", "p99")),

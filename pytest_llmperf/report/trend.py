@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-    from pytest_llmperf.report.results_v1 import RunDocument
+    from pytest_llmperf.report.results_v2 import RunDocument
     from pytest_llmperf.report.saved import Saved
 
 DEFAULT_KEYS: tuple[MetricKey, ...] = (

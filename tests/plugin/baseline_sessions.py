@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 
 Sessions = Callable[..., pytest.RunResult]
-SCHEMA = Path(__file__).parents[2] / "docs" / "schema" / "results-1.json"
+SCHEMA = Path(__file__).parents[2] / "docs" / "schema" / "results-2.json"
 CELL = "gke_h100_standalone_llama-3.2-3b"
 
 CATALOG = {

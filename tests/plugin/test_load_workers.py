@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pytest_llmperf.load.crew_size import available_cores
+from pytest_llmperf.load.cores import available_cores
 from tests.plugin.baseline_sessions import results
 
 Sessions = Callable[..., pytest.RunResult]

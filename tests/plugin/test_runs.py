@@ -20,7 +20,7 @@ from pytest_llmperf.experiment.catalog import builtin_directory, load_catalog
 from pytest_llmperf.experiment.matrix import expand
 
 Sessions = Callable[..., pytest.RunResult]
-SCHEMA = Path(__file__).parents[2] / "docs" / "schema" / "results-1.json"
+SCHEMA = Path(__file__).parents[2] / "docs" / "schema" / "results-2.json"
 
 SUITE = """
 import pytest

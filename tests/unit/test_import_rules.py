@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,3 +79,10 @@ def test_heavy_libraries_are_imported_where_they_are_used(path: Path) -> None:
 
 def test_every_layer_is_named() -> None:
     assert {layer_of(path) for path in MODULES} <= set(ALLOWED)
+
+
+def test_reading_options_loads_none_of_the_heavy_libraries() -> None:
+    """What ``pytest --help`` loads of this package, also by way of another module."""
+    program = "import sys, pytest_llmperf.plugin.hooks as _; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & (LAZY | {"numpy", "pydantic", "yaml", "httpx"})

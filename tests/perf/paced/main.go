@@ -27,6 +27,13 @@ import (
 const quantumNs = 200_000
 
 func main() {
+	if len(os.Args) == 6 && os.Args[1] == "floor" {
+		if err := floor(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "paced: floor:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Literal
+
+from pytest_llmperf.load.exchange import Reads
+from pytest_llmperf.load.wall_clock import NO_STAMP
 
 Api = Literal["completions", "chat"]
 
@@ -40,3 +44,11 @@ CHAT = [
     usage(3, 13),
     DONE,
 ]
+
+
+def reads_of(parts: Sequence[bytes], read_s: Sequence[float]) -> Reads:
+    """Reads of a body at these instants, without timestamps."""
+    reads = Reads()
+    for part, at_s in zip(parts, read_s, strict=False):
+        reads.add(part, at_s, NO_STAMP)
+    return reads

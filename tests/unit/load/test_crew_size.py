@@ -8,7 +8,8 @@ import pytest
 
 from pytest_llmperf.experiment.profile import Concurrency, Constant, LoadProfile
 from pytest_llmperf.experiment.records import Lengths, Turns
-from pytest_llmperf.load.crew_size import CrewSize, available_cores, crew_size, default_workers
+from pytest_llmperf.load.cores import available_cores
+from pytest_llmperf.load.crew_size import CrewSize, crew_size
 from pytest_llmperf.load.plan import LoadPlan, plan_load
 from tests.unit.load.loads import workload
 
@@ -36,12 +37,12 @@ def planned(profile: LoadProfile, tokens: int = 100, max_requests: int | None = 
     ],
 )
 def test_the_plan_says_how_many(plan: LoadPlan, workers: int) -> None:
-    assert default_workers(plan, cores=64) == workers
+    assert crew_size(plan, None, cores=64).workers == workers
 
 
 @pytest.mark.parametrize(("cores", "workers"), [(0, 1), (1, 1), (4, 4), (64, 10)])
 def test_no_more_than_there_are_cores(cores: int, workers: int) -> None:
-    assert default_workers(planned(Constant(400.0), tokens=1000), cores) == workers
+    assert crew_size(planned(Constant(400.0), tokens=1000), None, cores).workers == workers
 
 
 def test_what_the_plan_asks_for_and_does_not_get_is_a_note() -> None:
@@ -69,7 +70,7 @@ def test_whoever_chooses_gets_what_was_chosen_but_none_that_has_nothing_to_do(pl
 def test_what_cannot_be_divided_has_one_worker() -> None:
     ramped = planned(Concurrency(2000, ramp_s=1.0), max_requests=5000)
     why = "a number of requests cannot be shared out while users are still to come"
-    assert default_workers(ramped, cores=64) == 1
+    assert crew_size(ramped, None, cores=64).workers == 1
     assert crew_size(ramped, None, 64).note == f"1 of 4 workers used: {why}"
     assert (crew_size(ramped, 3, 64).workers, crew_size(ramped, 3, 64).note) == (1, f"1 of 3 workers used: {why}")
     assert crew_size(ramped, 1, 64).note == ""

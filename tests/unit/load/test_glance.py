@@ -18,7 +18,7 @@ from pytest_llmperf.load.glance import Glance, first_token_s, from_both_ends, gl
 from pytest_llmperf.load.records import Outcome
 from pytest_llmperf.load.response import RawResponse
 from tests.unit.load.loads import workload
-from tests.unit.load.streams import CHAT, COMPLETION, DONE, Api, delta, event, text, usage
+from tests.unit.load.streams import CHAT, COMPLETION, DONE, Api, delta, event, reads_of, text, usage
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ def assert_told_alike(parts: list[bytes], api: Api, end: WireEnd = WireEnd.COMPL
     assert repr(returned(glance(raw, workload(api=api)))) == repr(decoded(raw, api))
     at_once = returned(from_both_ends(raw, is_chat=api == "chat"))
     assert at_once is None or repr(at_once) == repr(decoded(raw, api))
-    told = [first_token_s(parts[:count], raw.read_s[:count], workload(api=api)) for count in range(len(parts) + 1)]
+    told = [first_token_s(reads_of(parts[:count], raw.read_s), workload(api=api)) for count in range(len(parts) + 1)]
     known = [instant_s for instant_s in told if instant_s is not None and not math.isnan(instant_s)]
     assert set(known) <= {decoded(raw, api).first_token_s}
     # Nothing that was told is taken back.

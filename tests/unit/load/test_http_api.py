@@ -33,6 +33,7 @@ from pytest_llmperf.measure.compute import Metrics, measure
 from pytest_llmperf.metrics import metric_key
 from tests.unit.load.chatbot import ANSWER, PATH, TOKEN, chatbot
 from tests.unit.load.loads import outcomes, run, workload
+from tests.unit.load.streams import reads_of
 
 TEMPLATE = HttpTemplate(PATH, "/data/answers/0/text", {"question": "{prompt}", "chat_id": "{session}"})
 QUERIES = (Query("When do you open?", 3.0), Query('A "quoted" café: {prompt}?', 1.0))
@@ -247,7 +248,7 @@ def test_the_answer_takes_until_its_last_text_whatever_is_counted(
     assert response.chunk_s.tolist() == times
     assert response.chunk_tokens.tolist() == (tokens or [0] * len(times))
     assert response.output_tokens == (None if tokens is None else sum(tokens))
-    assert first_token_s(parts[:1], raw.read_s[:1], asked) == response.first_token_s == 1.0
+    assert first_token_s(reads_of(parts[:1], raw.read_s), asked) == response.first_token_s == 1.0
     with pytest.raises(StopIteration) as over:
         next(glance(raw, asked))
     assert over.value.value == Glance(1.0, times[-1], sum(tokens or []), failed=False)
@@ -282,7 +283,7 @@ def test_any_split_into_reads_gives_the_same_texts(cuts: list[int]) -> None:
     ends = np.cumsum([len(word) for word in WORDS])[2:]
     assert response.chunk_s.tolist() == [1.0 + int(np.searchsorted(np.cumsum(raw.read_sizes), end)) for end in ends]
     # Nothing is told of a stream that goes on which is not so in the end.
-    told = [first_token_s(parts[:count], raw.read_s[:count], asked) for count in range(len(parts) + 1)]
+    told = [first_token_s(reads_of(parts[:count], raw.read_s), asked) for count in range(len(parts) + 1)]
     assert {at for at in told if at is not None} == {response.first_token_s}
     assert all(later is not None for before, later in pairwise(told) if before is not None)
 
@@ -291,8 +292,8 @@ def test_plain_text_is_timed_by_its_pieces() -> None:
     raw, asked = streamed([b"He", b"llo"], HttpTemplate("/x", "raw", "{prompt}"))
     response = decode(raw, asked)
     assert (response.outcome, response.chunk_s.tolist(), response.chunk_tokens.tolist()) == (Outcome.OK, [1.0, 2.0], [0, 0])
-    assert first_token_s([b"He"], [1.0], asked) == 1.0
-    assert first_token_s([], [], asked) is None
+    assert first_token_s(reads_of([b"He"], [1.0]), asked) == 1.0
+    assert first_token_s(reads_of([], []), asked) is None
     assert decode(*streamed([], HttpTemplate("/x", "raw", "{prompt}"))).error == "malformed no text"
     assert decode(*streamed([b"He"], HttpTemplate("/x", "raw", "{prompt}"), WireEnd.CLOSED)).outcome is Outcome.TRUNCATED
     assert whole(b"Hello", HttpTemplate("/x", "raw", "{prompt}")).outcome is Outcome.OK

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from random import Random
 from typing import cast
 
 import numpy as np
@@ -144,7 +145,7 @@ def test_a_count_without_a_duration() -> None:
 
 
 def drawn(lengths: Lengths, n: int = 20_000) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    rng = np.random.default_rng(7)
+    rng = Random(7)
     return np.array([sample_length(lengths, rng) for _ in range(n)])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_llmperf.errors import ConfigError
-from pytest_llmperf.load.crew_size import available_cores
+from pytest_llmperf.load.cores import available_cores
 from pytest_llmperf.measure.trust import TrustLimits, named_limits
 from pytest_llmperf.plugin.options import OPTIONS, Settings, _Option, read_settings
 from pytest_llmperf.plugin.targets import target_of

@@ -11,7 +11,7 @@ from pytest_llmperf.judge.fingerprint import context, fingerprint
 from pytest_llmperf.judge.tolerance import DEFAULT_TOLERANCES, parse_tolerances
 from pytest_llmperf.report.comparison import compare_runs
 from pytest_llmperf.report.document import run_document
-from pytest_llmperf.report.results_v1 import ChangePart, ComparisonPart, MetricPart, RunDocument
+from pytest_llmperf.report.results_v2 import ChangePart, ComparisonPart, MetricPart, RunDocument
 from tests.unit.report.runs import answered, cell, run_of, workload
 
 DEFAULTS = {tolerance.key.name: tolerance for tolerance in DEFAULT_TOLERANCES}

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pytest_llmperf.measure.trust import TrustLimits
 from pytest_llmperf.report.allure import allure_test
 from pytest_llmperf.report.client_health import client_lines, client_paragraphs
-from pytest_llmperf.report.results_v1 import RunDocument
+from pytest_llmperf.report.results_v2 import RunDocument
 from tests.unit.report.runs import answered, cell, judged, run_of, workload
 
 LATE = "worker 0 sent its requests late: p99 81.2ms (limit 50ms, worst 162ms); use more workers (--llmperf-workers)"

@@ -25,7 +25,7 @@ from pytest_llmperf.report.comparison import (
     title_of,
 )
 from pytest_llmperf.report.comparison_table import comparison_table
-from pytest_llmperf.report.results_v1 import ComparisonPart, RunDocument, SteadinessPart
+from pytest_llmperf.report.results_v2 import ComparisonPart, RunDocument, SteadinessPart
 from tests.unit.report.compared import DEFAULTS, by_metric, compared, document, variant
 from tests.unit.report.runs import answered, cell, judged, run_of
 

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_llmperf.metrics import METRICS, metric_key
 from pytest_llmperf.report.comparison_table import comparison_lines, comparison_table
-from pytest_llmperf.report.results_v1 import ChangePart, ComparisonPart
+from pytest_llmperf.report.results_v2 import ChangePart, ComparisonPart
 from tests.unit.report.compared import compared, document, variant
 from tests.unit.report.runs import cell
 

@@ -30,7 +30,7 @@ from pytest_llmperf.report.schema import schema_text
 from tests.unit.measure.logs import worker_health
 from tests.unit.report.runs import answered, judged, run_of, verdict_on
 
-CHECKED_IN = Path(__file__).parents[3] / "docs/schema/results-1.json"
+CHECKED_IN = Path(__file__).parents[3] / "docs/schema/results-2.json"
 
 
 def strict(text: str) -> Any:
@@ -64,7 +64,7 @@ def session(runs: list[RunDocument]) -> SessionDocument:
 
 
 def test_the_checked_in_schema_is_the_one_the_code_writes() -> None:
-    assert CHECKED_IN.read_text() == schema_text(), "python -m pytest_llmperf.report.schema > docs/schema/results-1.json"
+    assert CHECKED_IN.read_text() == schema_text(), "python -m pytest_llmperf.report.schema > docs/schema/results-2.json"
 
 
 def test_the_schema_is_a_schema() -> None:
@@ -115,7 +115,7 @@ def test_everything_that_identifies_a_run_is_there() -> None:
     assert document.deployment.simulated
     assert document.timing.started_at == "2025-06-15T15:06:40.250+00:00"
     assert document.timing.window_s == 30.0
-    assert document.packages["python"]
+    assert document.configuration.packages["python"]
     assert document.counts.ok == 300
 
 
@@ -230,3 +230,33 @@ def test_no_secret_reaches_a_document() -> None:
     document = judged(run_of(answered(1), command=("vllm", "serve", "--api-key", "hunter2", "--port", "8000")))
     assert document.deployment.command == ("vllm", "serve", "--api-key", "***", "--port", "8000")
     assert "hunter2" not in to_json(session([document]))
+
+
+def of_version_1(raw: dict[str, Any]) -> dict[str, Any]:
+    """A run's document as version 1 had it."""
+    configuration = raw["configuration"]
+    new = {"configuration", "series", "server", "bottleneck", "cost"}
+    kept = {name: value for name, value in raw.items() if name not in new}
+    moved = {name: configuration[name] for name in ("packages", "client_platform")}
+    return {**kept, "schema_version": "1", **moved}
+
+
+def test_documents_of_version_1_are_read() -> None:
+    document = run_document(run_of(answered(300)), None)
+    raw = json.loads(to_json(document))
+    read = from_json(json.dumps(of_version_1(raw)))
+    assert isinstance(read, RunDocument)
+    assert read.configuration.packages == document.configuration.packages
+    assert (read.metrics, read.counts, read.cost) == (document.metrics, document.counts, None)
+    session = json.loads(to_json(session_document([document], created=0.0, arguments=(), target="sim", simulated=True)))
+    old = {**session, "schema_version": "1", "runs": [of_version_1(run) for run in session["runs"]]}
+    assert from_json(json.dumps(old)) == session_document([read], created=0.0, arguments=(), target="sim", simulated=True)
+    # What the older version asks for is still asked for.
+    del old["runs"][0]["packages"]
+    with pytest.raises(ValueError, match="packages"):
+        from_json(json.dumps(old))
+
+
+def test_a_document_of_a_newer_version_is_refused_by_its_number() -> None:
+    with pytest.raises(ValueError, match="version '3', which this pytest-llmperf does not know"):
+        from_json('{"kind": "run", "schema_version": "3"}')

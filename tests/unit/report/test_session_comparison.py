@@ -8,7 +8,7 @@ import pytest
 
 from pytest_llmperf.errors import Where
 from pytest_llmperf.judge.tolerance import Tolerance, parse_tolerances
-from pytest_llmperf.report.results_v1 import RunDocument
+from pytest_llmperf.report.results_v2 import RunDocument
 from pytest_llmperf.report.session_comparison import SessionComparison, compare_saved
 from tests.unit.report.stored import CONDITIONS, measured, save
 

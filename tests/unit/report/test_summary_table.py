@@ -10,7 +10,7 @@ from rich.console import Console
 
 from pytest_llmperf.errors import ConfigError, UnitError
 from pytest_llmperf.report.document import RunDocument
-from pytest_llmperf.report.results_v1 import SteadinessPart
+from pytest_llmperf.report.results_v2 import SteadinessPart
 from pytest_llmperf.report.tables import DEFAULT_KEYS, render_text, summary_table, warmup_lines
 from tests.unit.report.runs import answered, cell, judged, run_of, workload
 
