@@ -4,12 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT := demo-out
 
-.PHONY: help demo test test-engine lint bench bench-peers clean
+.PHONY: help demo test test-engine test-cluster cluster-up cluster-down lint bench bench-peers clean
 
 help:
 	@echo "make demo   run 'pytest suites/ -k h100' on the embedded simulator; results in $(OUT)/"
 	@echo "make test   formatting, types, import rules and every test that needs no cluster and no engine"
 	@echo "make test-engine  the tests against a real vLLM for CPU, which is installed outside the checkout (5.5 GB, minutes)"
+	@echo "make test-cluster  the tests against a real Kubernetes on this machine (root, Linux; tests/cluster/README.md)"
+	@echo "make cluster-up, make cluster-down  the same Kubernetes, to try things by hand"
 	@echo "make lint   formatting and types only"
 	@echo "make bench  the benchmarks of tests/perf (minutes; prints tables)"
 	@echo "make bench-peers  the same load by other load generators (installs them outside the checkout; prints a table)"
@@ -26,7 +28,7 @@ demo: $(VENV)/.installed
 	@echo
 	@echo "Results (JSON):          $(OUT)/results.json"
 	@echo "Every run:               $(OUT)/llmperf/runs/*/run.json"
-	@echo "Allure results:          $(OUT)/allure-results  (render: npx allure generate $(OUT)/allure-results)"
+	@echo "Allure results:          $(OUT)/allure-results  (render: npx allure generate $(OUT)/allure-results --config $(OUT)/allure-results/allurerc.json)"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
@@ -39,6 +41,17 @@ test: lint
 test-engine: $(VENV)/.installed
 	$(BIN)/python tests/engine/install.py
 	$(BIN)/pytest tests/engine
+
+test-cluster: $(VENV)/.installed
+	$(BIN)/python -m tests.cluster build
+	$(BIN)/pytest tests/cluster -rs
+
+cluster-up: $(VENV)/.installed
+	$(BIN)/python -m tests.cluster build
+	$(BIN)/python -m tests.cluster up
+
+cluster-down: $(VENV)/.installed
+	$(BIN)/python -m tests.cluster down
 
 bench: $(VENV)/.installed
 	$(BIN)/pytest tests/perf -s

@@ -7,6 +7,7 @@ A *distribution* has one value a request (or a gap) and is asked for by statisti
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -20,8 +21,11 @@ class Unit(StrEnum):
     SECONDS = "s"
     FRACTION = "fraction"
     PER_SECOND = "1/s"
+    PER_HOUR = "1/h"
     COUNT = "count"
     USD = "USD"
+    PER_USD = "1/USD"
+    JOULES = "J"
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,49 @@ _ALL = (
         Unit.USD,
         False,
         "price of the cell's accelerators per hour / (output tokens/s x 3600) x 1,000,000",
+        "arithmetic on a price of the price book",
+    ),
+    _scalar(
+        "cost_per_mtok_input",
+        "$/1M input tokens",
+        Unit.USD,
+        False,
+        "price of the cell's accelerators per hour / (prompt tokens/s x 3600) x 1,000,000: all of the cost, as if the output "
+        "were free; prompt tokens count when their first output token arrives",
+        "arithmetic on a price of the price book",
+    ),
+    _scalar(
+        "cost_per_mtok_total",
+        "$/1M tokens",
+        Unit.USD,
+        False,
+        "price of the cell's accelerators per hour / (total tokens/s x 3600) x 1,000,000",
+        "SemiAnalysis InferenceMAX (cost per million total tokens)",
+    ),
+    _scalar(
+        "tokens_per_dollar",
+        "output tokens/$",
+        Unit.PER_USD,
+        True,
+        "output tokens/s x 3600 / price of the cell's accelerators per hour",
+        "arithmetic on a price of the price book",
+    ),
+    _scalar(
+        "requests_per_gpu_hour",
+        "requests/GPU-hour",
+        Unit.PER_HOUR,
+        True,
+        "requests that ended well within the measured window / its length in hours / accelerators of the cell (an accelerator's "
+        "slice counts as one)",
         "arithmetic",
+    ),
+    _scalar(
+        "joules_per_token",
+        "J/output token",
+        Unit.JOULES,
+        False,
+        "mean power of the cell's accelerators (not of their machine) over the measured window / output tokens/s",
+        "ML.ENERGY Benchmark (energy per token)",
     ),
 )
 
@@ -203,31 +249,35 @@ def is_statistic(text: str) -> bool:
     return _STATISTIC.fullmatch(text) is not None
 
 
+_READ: Mapping[Unit, tuple[str, Callable[[object], float]]] = {
+    Unit.SECONDS: ("", units.parse_duration),
+    Unit.FRACTION: ("", units.parse_fraction),
+    Unit.PER_SECOND: ("/", units.parse_rate),
+    Unit.PER_HOUR: ("/", units.parse_per_hour),
+    Unit.COUNT: ("", units.parse_count),
+    Unit.USD: ("$", units.parse_usd),
+    Unit.PER_USD: ("/", units.parse_per_usd),
+    Unit.JOULES: ("J", units.parse_energy),
+}
+"""What a text of the unit has in it, and how it is then read; without that it is a bare number, which cannot mislead there."""
+_SHOWN: Mapping[Unit, Callable[[float], str]] = {
+    Unit.SECONDS: units.format_duration,
+    Unit.FRACTION: units.format_fraction,
+    Unit.PER_SECOND: units.format_rate,
+    Unit.PER_HOUR: units.format_per_hour,
+    Unit.COUNT: units.format_number,
+    Unit.USD: units.format_usd,
+    Unit.PER_USD: units.format_per_usd,
+    Unit.JOULES: units.format_energy,
+}
+
+
 def parse_value(metric: Metric, text: object) -> float:
     """Read a value in the metric's unit (``500ms``, ``0.1%``, ``1000``) into its base unit. Raises ``UnitError``."""
-    match metric.unit:
-        case Unit.SECONDS:
-            return units.parse_duration(text)
-        case Unit.FRACTION:
-            return units.parse_fraction(text)
-        case Unit.PER_SECOND:
-            return units.parse_rate(text) if "/" in str(text) else units.parse_count(text)
-        case Unit.USD:
-            return units.parse_usd(text) if "$" in str(text) else units.parse_count(text)
-        case Unit.COUNT:
-            return units.parse_count(text)
+    symbol, read = _READ[metric.unit]
+    return read(text) if symbol in str(text) else units.parse_count(text)
 
 
 def format_value(metric: Metric, value: float) -> str:
     """A value in base units as people read it."""
-    match metric.unit:
-        case Unit.SECONDS:
-            return units.format_duration(value)
-        case Unit.FRACTION:
-            return units.format_fraction(value)
-        case Unit.PER_SECOND:
-            return units.format_rate(value)
-        case Unit.USD:
-            return units.format_usd(value)
-        case Unit.COUNT:
-            return units.format_number(value)
+    return _SHOWN[metric.unit](value)

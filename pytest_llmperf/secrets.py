@@ -11,7 +11,8 @@ from dataclasses import dataclass
 MASK = "***"
 
 _KIND = (
-    r"(?i:(?:authorization|auth|cookie|jwt|signature|passphrase|(?:pg)?passw(?:or)?d|pass|pat|secret|credentials?|(?:api|access|auth)[-_]?(?:key|token)s?|key"
+    r"(?i:(?:authorization|auth|cookie|jwt|sig(?:nature)?|passphrase|(?:pg)?passw(?:or)?d|pass|pat|secret|credentials?"
+    r"|(?:api|access|auth)[-_]?(?:key|token)s?|access[-_]?key[-_]?id|key"
     # Tokens that text is made of, and limits on them, are none.
     r"|(?<!(?:max|min|eos|bos|pad)[-_])(?<!(?:max|min|eos|bos|pad))(?<!stop[-_])(?<!stop)token)"
     # What it is good for, or which of several it is.
@@ -33,6 +34,9 @@ _WORD = re.compile(r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|\\.|[^\s;&|])+|[;&|]+""", re
 _PIECE = re.compile(r"""(")((?:[^"\\]|\\.)*)"|(')([^']*)'|(\\)(.)|(.)""", re.DOTALL)
 # What a placeholder stands for is no secret.
 _IN_QUERY = re.compile(rf"((?:^|[?&;]){SECRET_NAME}=)(?!\{{\w+\}})[^&#;\s]+")
+_AFTER_BEARER = re.compile(r"(\b(?i:bearer)\s+)[^\s\"',;]{8,}")
+_AFTER_USER = re.compile(r"((?:^|[\s\"'])(?:-[A-Za-z]*u|--(?:proxy-)?user)[\s=]+[\"']?[^\s:\"']+:)[^\s\"']+")
+"""As curl takes it."""
 
 
 def is_secret(name: str) -> bool:
@@ -43,6 +47,14 @@ def is_secret(name: str) -> bool:
 def without_credentials(text: str) -> str:
     """A URL, or what holds one, without the user before its host and the secrets of its query."""
     return _IN_QUERY.sub(rf"\1{MASK}", _USER_IN_URL.sub(rf"\1{MASK}@", text))
+
+
+def masked_text(text: str) -> str:
+    """What a program says of itself, or anybody's text, without what its form alone tells to be a secret.
+
+    Those are a URL's user and the secrets of its query, what follows ``Bearer``, and the password of ``-u NAME:PASSWORD``.
+    """
+    return _AFTER_USER.sub(rf"\1{MASK}", _AFTER_BEARER.sub(rf"\1{MASK}", without_credentials(text)))
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ _BYTES = {
     "Ti": 2**40,
 }
 _COUNTS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
+_ENERGIES = {"uJ": 1e-6, "µJ": 1e-6, "mJ": 1e-3, "J": 1.0, "kJ": 1e3, "MJ": 1e6}
 _BANDWIDTHS = {"B/s": 1, "MB/s": 10**6, "GB/s": 10**9, "TB/s": 10**12}
 
 
@@ -107,6 +108,27 @@ def parse_usd(text: object) -> float:
     return _dollars(text, "", "an amount of money", "'$1.20'")
 
 
+def parse_per_hour(text: object) -> float:
+    """``"7200/h"``, ``"7.2k/h"`` or ``"2/s"`` -> 7200.0 per hour. Raises ``UnitError``."""
+    number, slash, period = str(text).partition("/")
+    if not slash or period.strip() not in _PERIODS:
+        raise UnitError(f"{text!r} is not a number for each hour; write it like '7200/h' or '7.2k/h'")
+    return parse_count(number) / _PERIODS[period.strip()] * _PERIODS["h"]
+
+
+def parse_per_usd(text: object) -> float:
+    """``"450k/$"`` -> 450000.0 for each US dollar. Raises ``UnitError``."""
+    number, slash, dollar = str(text).partition("/")
+    if not slash or dollar.strip() != "$":
+        raise UnitError(f"{text!r} is not a number for each dollar; write it like '450k/$'")
+    return parse_count(number)
+
+
+def parse_energy(text: object) -> float:
+    """``"0.4J"`` or ``"400mJ"`` -> 0.4 joules. Raises ``UnitError``, also for a number without a unit."""
+    return _scaled(text, _ENERGIES, "an energy", "'0.4J' or '400mJ'")
+
+
 def _dollars(text: object, per: str, wanted: str, example: str) -> float:
     match = re.fullmatch(rf"\s*\$\s*{_NUMBER}{per}\s*", str(text))
     amount = float(match[1].replace("_", "").replace(",", "")) if match else math.nan
@@ -156,8 +178,28 @@ def format_rate(per_s: float) -> str:
 
 
 def format_usd(amount: float) -> str:
-    """1.2 -> ``$1.20``; NaN -> ``-``."""
-    return "-" if math.isnan(amount) else f"${amount:,.2f}"
+    """1.2 -> ``$1.20``; two significant digits at least: 0.0352 -> ``$0.035``; NaN -> ``-``."""
+    if math.isnan(amount):
+        return "-"
+    # Rounded to two digits first: 0.0996 is $0.10, not $0.100.
+    rounded = float(f"{abs(amount):.1e}")
+    decimals = 1 - math.floor(math.log10(rounded)) if 0 < rounded < 0.1 else 2
+    return f"${amount:,.{decimals}f}"
+
+
+def format_per_usd(amount: float) -> str:
+    """452123.0 -> ``452,123/$``; NaN -> ``-``."""
+    return "-" if math.isnan(amount) else f"{format_number(amount)}/$"
+
+
+def format_per_hour(amount: float) -> str:
+    """7200.0 -> ``7,200/h``; NaN -> ``-``."""
+    return "-" if math.isnan(amount) else f"{format_number(amount)}/h"
+
+
+def format_energy(joules: float) -> str:
+    """0.4 -> ``0.4J``; three significant digits below a thousand; NaN -> ``-``."""
+    return "-" if math.isnan(joules) else f"{format_number(joules)}J"
 
 
 def format_bytes(size: float) -> str:

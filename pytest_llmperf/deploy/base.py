@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import time
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_llmperf.errors import DeployError
@@ -11,6 +12,8 @@ from pytest_llmperf.errors import DeployError
 if TYPE_CHECKING:
     from pytest_llmperf.experiment.records import Cell
 
+UNKNOWN_ENGINE = "unknown"
+"""``DeploymentInfo.engine`` of a server that does not say what it is."""
 Progress = Callable[[str], None]
 """Called with a short phrase each time the state of a deployment changes."""
 
@@ -58,6 +61,24 @@ class DeploymentInfo:
     """What the server says it is: ``vLLM 0.32.0``."""
     command: tuple[str, ...] = ()
     phases: tuple[Phase, ...] = ()
+    ready_at: float = field(default_factory=time, compare=False)
+    """Seconds since the epoch when it had answered, which ended the last phase: whoever has seen that makes this record."""
+    engine_version: str | None = None
+    engine_arguments: tuple[str, ...] = ()
+    """What follows the engine's own name in its command, or what the simulator takes for it; without secrets."""
+    image: str | None = None
+    image_digest: str | None = None
+    gpu: str | None = None
+    """The accelerator as the machine or the node names it; a simulated one says so."""
+    driver: str | None = None
+    manifests: tuple[str, ...] = ()
+    """What was applied, as YAML documents without secrets."""
+
+
+def version_in(engine: str) -> str | None:
+    """``vLLM 0.32.0`` -> ``0.32.0``; None for an engine that did not say."""
+    version = engine.removeprefix("vLLM ").removeprefix("simulator ")
+    return version if version and version != UNKNOWN_ENGINE else None
 
 
 class Deployment(Protocol):

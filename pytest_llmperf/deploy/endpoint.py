@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from pytest_llmperf.deploy.base import DeploymentInfo, Endpoint, Phase, Progress
+from pytest_llmperf.deploy.base import DeploymentInfo, Endpoint, Phase, Progress, version_in
 from pytest_llmperf.deploy.headers import check_headers
 from pytest_llmperf.deploy.readiness import await_ready, client_of
 from pytest_llmperf.errors import ConfigError, Where
@@ -99,6 +99,7 @@ class EndpointTarget:
             target=self.name,
             simulated=answer.endpoint.simulated,
             engine=answer.engine,
+            engine_version=version_in(answer.engine),
             phases=(Phase("ready", answer.ready_s), *answer.completion_phase),
         )
         return EndpointDeployment(cell, answer.endpoint, info)

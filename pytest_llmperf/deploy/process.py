@@ -15,13 +15,15 @@ from typing import IO
 
 import httpx
 
-from pytest_llmperf.deploy.base import DeploymentInfo, Endpoint, Phase, Progress
+from pytest_llmperf.deploy.base import DeploymentInfo, Endpoint, Phase, Progress, version_in
 from pytest_llmperf.deploy.engine_command import HOST, EngineCommand, find_program, parse_command
+from pytest_llmperf.deploy.gpu import NO_GPU, gpu_here
 from pytest_llmperf.deploy.readiness import ANSWER_S, Answer, await_ready, timeout_hint
 from pytest_llmperf.deploy.secrets import api_key_of, masked, secret_values
 from pytest_llmperf.deploy.supervised import Supervised
 from pytest_llmperf.errors import DeployError
 from pytest_llmperf.experiment.records import Cell
+from pytest_llmperf.secrets import masked_text
 
 LOG_TAIL_LINES = 40
 LOG_TAIL_BYTES = 16_384
@@ -136,10 +138,16 @@ class ProcessTarget:
             if (reason := engine.death()) is not None:  # then it was another server that answered at the port
                 raise _EndedError(f"the engine ended while it was started: {reason}")
             undo.pop_all()
+        # What a simulator started so stands for is not the machine's.
+        gpu = NO_GPU if answer.endpoint.simulated else gpu_here()
         info = DeploymentInfo(
             target=self.name,
             simulated=answer.endpoint.simulated,
             engine=answer.engine,
+            engine_version=version_in(answer.engine),
+            engine_arguments=_documented(_arguments(words), {}, secrets),
+            gpu=gpu.name,
+            driver=gpu.driver,
             command=_documented(words, cell.variant.env, secrets),
             phases=(
                 Phase("process", process_s),
@@ -230,7 +238,7 @@ class EngineLog:
         return os.fstat(self.file.fileno()).st_size
 
     def tail(self, start: int = 0) -> str:
-        """The last lines, none before byte ``start``, and where the rest is; empty once it is closed."""
+        """The last lines without secrets, none before byte ``start``, and where the rest is; empty once it is closed."""
         if self.file.closed:
             return ""
         size = self.size
@@ -238,8 +246,8 @@ class EngineLog:
         first = max(start if start <= size else 0, size - LOG_TAIL_BYTES)
         # pread: the supervisor writes through the same descriptor, whose position must not move.
         end = os.pread(self.file.fileno(), LOG_TAIL_BYTES, first)
-        lines = end.decode(errors="replace").splitlines()[-LOG_TAIL_LINES:]
-        return "\n".join([*lines, f"(the whole log: {self.path})"] if self.path is not None else lines)
+        lines = masked_text("\n".join(end.decode(errors="replace").splitlines()[-LOG_TAIL_LINES:]))
+        return "\n".join(filter(None, [lines, f"(the whole log: {self.path})"])) if self.path is not None else lines
 
     def close(self) -> None:
         """Close it; a file with a name is kept."""
@@ -257,6 +265,11 @@ def _with_path(environment: Mapping[str, str], beside: str | None) -> dict[str, 
         return dict(environment)
     path = environment.get("PATH", os.environ.get("PATH", os.defpath))
     return {**environment, "PATH": os.pathsep.join([beside, path])}
+
+
+def _arguments(words: tuple[str, ...]) -> tuple[str, ...]:
+    """What the engine is told: all that follows its program, and ``serve`` where that is vLLM's."""
+    return words[2:] if words[1:2] == ("serve",) else words[1:]
 
 
 def _documented(words: tuple[str, ...], environment: Mapping[str, str], secrets: tuple[str, ...]) -> tuple[str, ...]:

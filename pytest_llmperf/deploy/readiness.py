@@ -11,10 +11,11 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic, sleep
+from typing import Any
 
 import httpx
 
-from pytest_llmperf.deploy.base import Endpoint, Phase, Progress
+from pytest_llmperf.deploy.base import UNKNOWN_ENGINE, Endpoint, Phase, Progress
 from pytest_llmperf.deploy.headers import credentials, without_secrets
 from pytest_llmperf.errors import DeployError
 from pytest_llmperf.units import format_duration
@@ -23,7 +24,6 @@ POLL_S = 0.05
 ANSWER_S = 5.0
 """How long one question waits for its answer; a server that starts is then asked again."""
 SIMULATED_HEADER = "x-llmperf-simulated"
-_UNKNOWN = "unknown"
 
 _NO_SUCH_PATH = {httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED}
 _NOT_UNDERSTOOD = {httpx.codes.BAD_REQUEST, httpx.codes.UNPROCESSABLE_ENTITY}
@@ -104,10 +104,25 @@ def await_ready(
 
 def client_of(endpoint: Endpoint) -> httpx.Client:
     """Speaks to an endpoint as its load will: with its credentials, trusting whom it trusts."""
+    return httpx.Client(**_client_settings(endpoint))
+
+
+def async_client_of(endpoint: Endpoint) -> httpx.AsyncClient:
+    """As ``client_of``, for an event loop."""
+    return httpx.AsyncClient(**_client_settings(endpoint))
+
+
+def _client_settings(endpoint: Endpoint) -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
     headers |= dict(endpoint.headers)
     verify = ssl.create_default_context(cafile=endpoint.ca_file) if endpoint.verify else False
-    return httpx.Client(base_url=endpoint.base_url, headers=headers, timeout=ANSWER_S, trust_env=False, verify=verify)
+    return {
+        "base_url": endpoint.base_url,
+        "headers": headers,
+        "timeout": ANSWER_S,
+        "trust_env": False,
+        "verify": verify,
+    }
 
 
 def _service(asking: _Asking, paths: Sequence[str], model: str | None, accepted: Sequence[str]) -> Answer:
@@ -214,7 +229,7 @@ class _Asking:
     def engine(self, simulated: bool) -> str:
         """The name and version of an OpenAI-compatible engine."""
         version = self.version()
-        if version == _UNKNOWN:
+        if version == UNKNOWN_ENGINE:
             return version
         return f"vLLM simulator {version}" if simulated else f"vLLM {version}"
 
@@ -223,7 +238,7 @@ class _Asking:
         try:
             return self.hidden(str(self.client.get("/version").json()["version"]))
         except (httpx.RequestError, ValueError, KeyError, TypeError):
-            return _UNKNOWN
+            return UNKNOWN_ENGINE
 
     def shown(self, answer: httpx.Response) -> str:
         """How an answer begins."""

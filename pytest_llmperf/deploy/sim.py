@@ -9,16 +9,18 @@ import signal
 import subprocess
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from tempfile import TemporaryFile
 from time import monotonic
 from typing import IO
 
-from pytest_llmperf.deploy.base import DeploymentInfo, Endpoint, Phase, Progress
+from pytest_llmperf.deploy.base import DeploymentInfo, Endpoint, Phase, Progress, version_in
 from pytest_llmperf.deploy.readiness import await_ready, timeout_hint
 from pytest_llmperf.deploy.simspec import sim_spec
 from pytest_llmperf.errors import DeployError
 from pytest_llmperf.experiment.records import Cell
+from pytest_llmperf.secrets import masked_text
+from pytest_llmperf.sim.spec import EngineArgs
 
 LOG_TAIL_LINES = 20
 LOG_TAIL_BYTES = 16_384
@@ -89,6 +91,9 @@ class SimTarget:
             target=self.name,
             simulated=True,
             engine=answer.engine,
+            engine_version=version_in(answer.engine),
+            engine_arguments=_engine_arguments(spec.engine),
+            gpu=_simulated_gpu(cell),
             command=_by_hand(cell, self.seed),
             phases=(
                 Phase("process", listening_s),
@@ -103,6 +108,18 @@ def _by_hand(cell: Cell, seed: int) -> tuple[str, ...]:
     """The command that serves the same simulation to any client."""
     named = ("--hardware", cell.hardware.id, "--model", cell.model.name, "--variant", cell.variant.name)
     return ("pytest-llmperf", "sim", *named, "--seed", str(seed))
+
+
+def _engine_arguments(given: EngineArgs) -> tuple[str, ...]:
+    """The simulated engine's arguments as ``vllm serve`` writes them; those left to vLLM's default are left out."""
+    named = ((name.replace("_", "-"), value) for name, value in asdict(given).items() if value is not None)
+    return tuple(f"--{'' if value else 'no-'}{name}" if isinstance(value, bool) else f"--{name}={value}" for name, value in named)
+
+
+def _simulated_gpu(cell: Cell) -> str:
+    """``NVIDIA H100 80GB (simulated)``; ``4 x ...`` where the cell has several."""
+    count = f"{cell.hardware.count} x " if cell.hardware.count > 1 else ""
+    return f"{count}{cell.hardware.title} (simulated)"
 
 
 def _port_of(process: subprocess.Popen[bytes], spec: str, timeout_s: float) -> int:
@@ -160,4 +177,4 @@ def _tail(log: IO[bytes]) -> str:
     # pread: the simulator writes through the same descriptor, whose position must not move.
     size = os.fstat(log.fileno()).st_size
     end = os.pread(log.fileno(), LOG_TAIL_BYTES, max(0, size - LOG_TAIL_BYTES))
-    return "\n".join(end.decode(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+    return masked_text("\n".join(end.decode(errors="replace").splitlines()[-LOG_TAIL_LINES:]))

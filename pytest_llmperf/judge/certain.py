@@ -17,6 +17,7 @@ from pytest_llmperf.judge.sequential import ALPHA, E_VALUE, FEWEST_ERGODIC, Ruli
 from pytest_llmperf.judge.text import shown
 from pytest_llmperf.judge.verdict import Check, Outcome, Verdict, judge, limits_failures, reason_of, request_limits
 from pytest_llmperf.judge.wording import decided, more_requests, undecided
+from pytest_llmperf.measure.cost import OF_FLOW
 from pytest_llmperf.measure.dependence import BLOCKS, FEWEST, design_effect
 from pytest_llmperf.measure.observations import Observations, Series, as_of, gaps_beyond, observations
 from pytest_llmperf.measure.steady import is_warming_up, without_warmup
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from pytest_llmperf.measure.run import Run
     from pytest_llmperf.measure.throughput import Flow
 
+_FLOWS = {"request_rate": "requests", "output_tokens_per_s": "output_tokens", "total_tokens_per_s": "total_tokens"}
+"""The scalar metrics that are flows themselves, and what of ``Throughput`` they are."""
 _NO_STEADY_STATE = "unstable: no steady state"
 
 
@@ -184,13 +187,13 @@ class _Examination:
         return gaps_beyond(self.run.result, limit, self.run.steadiness.extra_warmup_s)
 
     def _of_a_flow(self, measured: Check) -> Check:
-        """A flow of tokens or answers, or the price of one: the price is kept when enough tokens flow for the money."""
+        """A flow of tokens or answers, or what follows from one: a price is kept when enough tokens flow for the money."""
         threshold, estimate = measured.threshold, measured.estimate
-        flows = throughput(self._result)
         name, limit = threshold.key.metric.name, threshold.limit
-        flow = {"request_rate": flows.requests, "total_tokens_per_s": flows.total_tokens}.get(name, flows.output_tokens)
-        if name == "cost_per_mtok":
-            limit = _tokens_for(limit, flow.per_s, estimate.value)
+        of_flow = OF_FLOW.get(name)
+        flow: Flow = getattr(throughput(self._result), of_flow.flow if of_flow is not None else _FLOWS[name])
+        if of_flow is not None:
+            limit = _flow_at(limit, flow.per_s, estimate.value, falls=of_flow.falls)
         if (note := _too_short(flow)) is not None:
             return replace(measured, outcome=Outcome.INCONCLUSIVE, note=note)
         if not flow.is_long_enough and not self._has_run_dry(measured, flow, limit):
@@ -215,8 +218,10 @@ class _Examination:
 
     def _of_bounds(self, measured: Check, mean: Mean, limit: float) -> Check:
         metric = measured.threshold.key.metric
-        is_cost = metric.name == "cost_per_mtok"
-        at_most = measured.threshold.comparator == "<=" and not is_cost
+        of_flow = OF_FLOW.get(metric.name)
+        falls = of_flow is not None and of_flow.falls
+        # What falls as the flow rises is at most its limit where the flow is at least what that asks for.
+        at_most = (measured.threshold.comparator == "<=") is not falls
         outcome = mean.against(limit, at_most=at_most, alpha_fail=self._alpha_fail)
         if outcome is None:
             longer = mean.more_needed(limit)
@@ -225,9 +230,11 @@ class _Examination:
         bound = mean.bound(ALPHA if outcome is Outcome.PASS else self._alpha_fail)
         above = (outcome is Outcome.PASS) == at_most
         end = mean.value + bound if above else max(0.0, mean.value - bound)
-        if is_cost:
+        if falls:
             # As the flow, so the price, the other way round.
             above, end = not above, measured.estimate.value * mean.value / end if end > 0 else math.inf
+        elif of_flow is not None and mean.value > 0:
+            end *= measured.estimate.value / mean.value
         return replace(measured, outcome=outcome, note=f"at {'most' if above else 'least'} {shown(metric, end)}")
 
 
@@ -247,11 +254,16 @@ def _without_exception(measured: Check, series: Series, *, none_may: bool) -> Ch
     )
 
 
-def _tokens_for(price: float, tokens_per_s: float, measured_price: float) -> float:
-    """How many tokens a second cost ``price`` each million. No flow makes what costs anything cost nothing."""
-    if math.isinf(measured_price) or price == 0:
-        return 0.0 if measured_price == 0 else math.inf
-    return tokens_per_s * measured_price / price
+def _flow_at(limit: float, per_s: float, measured: float, *, falls: bool) -> float:
+    """How much must flow a second for a metric that follows from the flow (``OF_FLOW``) to be at ``limit``.
+
+    No flow makes what costs anything cost nothing.
+    """
+    if not falls:
+        return per_s * limit / measured if measured > 0 else 0.0 if limit == 0 else math.inf
+    if math.isinf(measured) or limit == 0:
+        return 0.0 if measured == 0 else math.inf
+    return per_s * measured / limit
 
 
 def _too_short(flow: Flow) -> str | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pytest_llmperf.measure.run import Estimate, Stopped
     from pytest_llmperf.metrics import MetricKey
 
+_OF_PROMPTS = ("total_tokens_per_s", "cost_per_mtok_total", "cost_per_mtok_input")
 STEADY = Steadiness()
 """Nothing is known against a steady state."""
 _RISK = 0.05
@@ -232,11 +233,16 @@ def _why_unknown(key: MetricKey, metrics: Metrics) -> str:
 def _why_no_flow(key: MetricKey, metrics: Metrics) -> str:
     if not metrics.window_s > 0:
         return "the measured window has no length"
-    if key.metric.name != "request_rate" and not metrics.estimate(metric_key("output_tokens_per_s")).is_known:
+    name = key.metric.name
+    if name == "requests_per_gpu_hour":
+        return "it is not known how many accelerators the cell has"
+    if name == "tokens_per_dollar" and metrics.estimate(metric_key("cost_per_mtok")).is_known:
+        return "the cell's price is $0, and no number of tokens comes to a dollar"
+    if name != "request_rate" and not metrics.estimate(metric_key("output_tokens_per_s")).is_known:
         return "the answers do not say how many tokens they have"
-    if key.metric.name == "total_tokens_per_s":
+    if name in _OF_PROMPTS and not metrics.estimate(metric_key("total_tokens_per_s")).is_known:
         return "the answers do not say how many tokens their prompts have"
-    return "the cell has no price"
+    return "the accelerators' power is not known" if name == "joules_per_token" else "the cell has no price"
 
 
 def _why_missed(metrics: Metrics, threshold: Threshold, estimate: Estimate) -> str:

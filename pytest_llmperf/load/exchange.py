@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from array import array
 from enum import IntEnum
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import NamedTuple
 
 import numpy as np
@@ -149,28 +149,38 @@ class Tape:
     """What was read of finished exchanges, in an unnamed temporary file.
 
     The page cache holds it while there is memory, the disk when there is not: a long run does not grow the process by a
-    few hundred bytes a token.
+    few hundred bytes a token. A disk that takes no more loses nothing: what is read from then on stays in memory.
     """
 
     def __init__(self) -> None:
         self._file = TemporaryFile(prefix="llmperf-", buffering=0)  # noqa: SIM115  (closed by close())
         self._size = 0
+        self.note = ""
+        """Why what is read stays in memory; empty while it need not."""
 
     def keep(self, exchange: Exchange) -> None:
-        """Move what was read out of memory; nothing when that was done."""
-        if not exchange.reads:
+        """Move what was read out of memory; nothing when that was done, or the disk takes no more."""
+        if self.note or not exchange.reads:
             return
-        reads, exchange.reads = exchange.reads, _NOTHING
+        reads = exchange.reads
         data = b"".join((reads.body, reads.read_s, reads.sizes, reads.stamps))
-        exchange.span = Span(self._size, len(reads.body), len(reads))
         view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) :]
+        try:
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            # The tape ends before this one, of which a part may have been written.
+            why = f"{gettempdir()} takes no more ({error.strerror})"
+            self.note = f"answers were kept in memory: {why}; TMPDIR names another place for them"
+            return
+        exchange.span, exchange.reads = Span(self._size, len(reads.body), len(reads)), _NOTHING
         self._size += len(data)
 
     def read(self, exchange: Exchange) -> Capture:
         """What was read of an exchange that has ended. The place at which the next is written stays where it is."""
         self.keep(exchange)
+        if exchange.reads:
+            return _in_memory(exchange.reads)
         body, reads = exchange.span.size, exchange.span.reads
         data = self._bytes(exchange.span.start, body + reads * (8 + 8 + len(NO_STAMP)))
         read_s = np.frombuffer(data, np.float64, reads, body)
@@ -191,3 +201,9 @@ class Tape:
     def close(self) -> None:
         """The file is gone."""
         self._file.close()
+
+
+def _in_memory(reads: Reads) -> Capture:
+    """A capture of its own: what a ``Reads`` hands out of its buffers would keep them from being changed."""
+    read_s, sizes = np.array(reads.read_s, np.float64), np.array(reads.sizes, np.int64)
+    return Capture(bytes(reads.body), read_s, bytes(reads.stamps), sizes)

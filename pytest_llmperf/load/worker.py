@@ -100,6 +100,8 @@ async def _drive(job: Job, inbox: Inbox, out: int, tape: Tape, notes: tuple[str,
     if driver.resent:
         what = "times a request was sent again: the server had closed its idle connection without saying so"
         notes = (*notes, f"worker {job.worker}: {driver.resent} {what}")
+    if tape.note:
+        notes = (*notes, tape.note)
     log = log_of(
         driver.exchanges,
         tape.read,

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_llmperf.load.records import Outcome
+from pytest_llmperf.measure.cost import Spending, cost_metrics
 from pytest_llmperf.measure.dependence import worth
 from pytest_llmperf.measure.distribution import Distribution, InOrder, RequestsInOrder
 from pytest_llmperf.measure.gaps import gaps_of
@@ -127,9 +128,16 @@ class Metrics:
 
 
 def measure(
-    result: LoadResult, *, price_per_hour: float | None, extra_warmup_s: float = 0.0, counts_tokens: bool = True
+    result: LoadResult,
+    *,
+    price_per_hour: float | None,
+    accelerators: int | None = None,
+    power_w: float | None = None,
+    extra_warmup_s: float = 0.0,
+    counts_tokens: bool = True,
 ) -> Metrics:
-    """Compute a run's metrics. ``price_per_hour`` (US dollars, all the cell's accelerators) prices its tokens; None: unknown.
+    """Compute a run's metrics. ``price_per_hour`` (US dollars) and ``power_w`` (mean of the window) are of all the cell's
+    ``accelerators``: they price its tokens and requests; None: unknown.
 
     The first ``extra_warmup_s`` of the window (``Steadiness``) are taken for warm-up. ``counts_tokens``: whether the service can
     say how many tokens an answer has; where it cannot, their flow is unknown even where no answer came.
@@ -149,7 +157,7 @@ def measure(
         window_s=result.window_end_s - result.window_start_s,
         latencies=latencies,
         distributions=_distributions(log, latencies, ok, counts.failed),
-        scalars=_scalars(result, failed[ended], price_per_hour, counts_tokens=counts_tokens),
+        scalars=_scalars(result, failed[ended], Spending(price_per_hour, accelerators, power_w), counts_tokens=counts_tokens),
         client_delay=client_delay(result.health),
         uncounted=int(np.count_nonzero(uncounted(log, ok))),
     )
@@ -196,28 +204,28 @@ def _proportion(hits: NDArray[np.bool_]) -> Estimate:
     return Estimate(share, *proportion_interval(share * independent, independent), trials)
 
 
-def _scalars(
-    result: LoadResult, failed: NDArray[np.bool_], price_per_hour: float | None, *, counts_tokens: bool
-) -> dict[str, Estimate]:
+def _scalars(result: LoadResult, failed: NDArray[np.bool_], spending: Spending, *, counts_tokens: bool) -> dict[str, Estimate]:
     def estimate(flow: Flow) -> Estimate:
         low, high = flow_interval(flow.per_s, flow.blocks_per_s) if flow.is_long_enough else (math.nan, math.nan)
         return Estimate(flow.per_s, low, high, len(failed))
 
+    def of_tokens(flow: Flow) -> Estimate:
+        return estimate(flow) if counts_tokens else UNKNOWN
+
     flow = throughput(result)
-    output, total = (estimate(flow.output_tokens), estimate(flow.total_tokens)) if counts_tokens else (UNKNOWN, UNKNOWN)
-    # The more tokens the cheaper: the ends of the interval change places.
-    cost, cheapest, dearest = (_cost_per_mtok(price_per_hour, rate) for rate in (output.value, output.high, output.low))
+    requests, output, total = estimate(flow.requests), of_tokens(flow.output_tokens), of_tokens(flow.total_tokens)
     return {
         "error_rate": _proportion(failed),
-        "request_rate": estimate(flow.requests),
+        "request_rate": requests,
         "output_tokens_per_s": output,
         "total_tokens_per_s": total,
-        "cost_per_mtok": Estimate(cost, cheapest, dearest, len(failed)),
+        **cost_metrics(
+            spending,
+            {
+                "requests": requests,
+                "input_tokens": of_tokens(flow.input_tokens),
+                "output_tokens": output,
+                "total_tokens": total,
+            },
+        ),
     }
-
-
-def _cost_per_mtok(price_per_hour: float | None, tokens_per_s: float) -> float:
-    if price_per_hour is None or math.isnan(tokens_per_s):
-        return math.nan
-    # Money that buys no token buys them at an infinite price.
-    return price_per_hour / (tokens_per_s * 3600) * 1e6 if tokens_per_s > 0 else math.inf

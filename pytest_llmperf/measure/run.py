@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from pytest_llmperf.experiment.records import Cell, Workload
     from pytest_llmperf.load.records import LoadResult
     from pytest_llmperf.measure.compute import Metrics
+    from pytest_llmperf.measure.cost import Cost
+    from pytest_llmperf.measure.server import ServerSeen
 
 
 @dataclass(frozen=True)
@@ -104,3 +106,7 @@ class Run:
     trust: TrustLimits = DEFAULT_LIMITS
     is_stationary: bool = True
     """Whether the same was asked from the beginning to the end, as ``LoadPlan`` says: only then do they compare."""
+    server: ServerSeen | None = None
+    """What the server said of itself meanwhile; None where it said nothing."""
+    cost: Cost | None = None
+    """What the run's work cost; None where the price book has no price for the cell's accelerators."""

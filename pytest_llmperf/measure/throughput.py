@@ -45,9 +45,10 @@ class Flow:
 
 @dataclass(frozen=True)
 class Throughput:
-    """Answers completed, output tokens, and output and prompt tokens that arrived in the window."""
+    """Answers completed; prompt tokens (whose first output token arrived), output tokens, and both, within the window."""
 
     requests: Flow
+    input_tokens: Flow
     output_tokens: Flow
     total_tokens: Flow
 
@@ -67,7 +68,7 @@ def throughput(result: LoadResult) -> Throughput:
     answers = answered_s(log)[ok]
     completed = _arrived(result, answers, np.ones(len(answers)))
     length = result.window_end_s - result.window_start_s
-    return Throughput(_flow(completed, length), _flow(output, length), _flow(output + prompt, length))
+    return Throughput(_flow(completed, length), _flow(prompt, length), _flow(output, length), _flow(output + prompt, length))
 
 
 def _arrived(result: LoadResult, times_s: Floats, amounts: NDArray[Any]) -> Floats:

@@ -23,6 +23,16 @@ class LlmperfWarning(UserWarning):
     """Something was let pass that is not shown to hold; pytest lists it below the tests."""
 
 
+def warn_only(message: str) -> None:
+    """Warn from inside a hook, where an exception would end the session: also where warnings are errors (``-W error``)."""
+    try:
+        warnings.warn(LlmperfWarning(message), stacklevel=3)
+    except LlmperfWarning:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", LlmperfWarning)
+            warnings.warn(LlmperfWarning(message), stacklevel=3)
+
+
 class ExperimentMissError(AssertionError):
     """An experiment did not show what was asserted; the message is its table. An assertion, so that the test *fails*."""
 

@@ -223,6 +223,12 @@ def cell_of(item: pytest.Item | None) -> Cell | None:
     return cell if isinstance(cell, Cell) else None
 
 
+def other_parameters(item: pytest.Item, cell: Cell) -> str:
+    """What stands in a test's id beside its cell: ``8`` of ``test[gke_h100_standalone_m-8]``; empty where nothing does."""
+    identity: str = getattr(getattr(item, "callspec", None), "id", "")
+    return "-".join(filter(None, (part.strip("-") for part in identity.split(cell.id, 1))))
+
+
 def node_id_of(item: pytest.Item) -> str:
     """The test's id without the group that xdist adds to it under older pytests: ``t.py::test[cell]@group``."""
     return without_group(item.nodeid)

@@ -17,8 +17,9 @@ from pytest_llmperf.plugin import cells
 from pytest_llmperf.plugin.asserted import Rules, judged_by_experiment
 from pytest_llmperf.plugin.baseline import BaselineOfTest, baseline_for
 from pytest_llmperf.plugin.capacity import FindCapacity, Sweep, Tell
+from pytest_llmperf.plugin.display import internal, shown_as
 from pytest_llmperf.plugin.load import Load
-from pytest_llmperf.plugin.results import RECORDER
+from pytest_llmperf.plugin.results import RECORDER, run_context
 from pytest_llmperf.plugin.start import started
 from pytest_llmperf.plugin.trace import trace_profile
 from pytest_llmperf.plugin.variants import CompareVariants
@@ -26,12 +27,14 @@ from pytest_llmperf.plugin.xdist import xdist_workers
 
 
 @pytest.fixture(scope="session")
+@internal
 def _llmperf_cells(request: pytest.FixtureRequest) -> tuple[Cell, ...]:
     """The matrix's cells. Asked for by ``cell`` alone, which tells it from a ``cell`` that a suite has of its own."""
     return started(request.config).cells
 
 
 @pytest.fixture(scope="session")
+@internal
 def cell(request: pytest.FixtureRequest, _llmperf_cells: tuple[Cell, ...]) -> Cell:
     """The matrix cell this test runs in."""
     found: Cell = request.param
@@ -39,6 +42,7 @@ def cell(request: pytest.FixtureRequest, _llmperf_cells: tuple[Cell, ...]) -> Ce
 
 
 @pytest.fixture(scope="session")
+@shown_as("The cell's deployment")
 def deployment(cell: Cell, request: pytest.FixtureRequest) -> Iterator[Deployment]:
     """The cell's deployment: stood up once, shared by the cell's tests, taken down after the last of them."""
     deployments = started(request.config).deployments
@@ -47,12 +51,14 @@ def deployment(cell: Cell, request: pytest.FixtureRequest) -> Iterator[Deploymen
 
 
 @pytest.fixture
+@internal
 def workload(request: pytest.FixtureRequest) -> Workload:
     """The workload that the test's marker names."""
     return cells.workload_of(cells.request_of(request.node), started(request.config).catalog)
 
 
 @pytest.fixture
+@internal
 def sla(request: pytest.FixtureRequest) -> Sla:
     """The SLA that applies: ``--llmperf-sla``, else the marker's, else the workload's; as it is for the cell, at the gate."""
     session = started(request.config)
@@ -62,12 +68,14 @@ def sla(request: pytest.FixtureRequest) -> Sla:
 
 
 @pytest.fixture
+@internal
 def profile(cell: Cell, request: pytest.FixtureRequest) -> NamedProfile:
     """The load at which the SLA is held: the marker's profile, else the workload's, as it is on the cell's hardware."""
     return cells.profile_of(cells.request_of(request.node), started(request.config).catalog, cell.hardware)
 
 
 @pytest.fixture
+@internal
 def _llmperf_repetition(request: pytest.FixtureRequest) -> int:
     """Which repetition of the test this is (``--llmperf-repeat``); 1 where it is not repeated."""
     repetition: int = getattr(request, "param", 1)
@@ -81,7 +89,6 @@ def _load_on(deployment: Deployment, workload: Workload, request: pytest.Fixture
     check_standing(deployment)
     session = started(request.config)
     settings = session.settings
-    price = session.catalog.price_of(deployment.cell.hardware, deployment.cell.platform)
     return Load(
         deployment=deployment,
         workload=workload,
@@ -90,26 +97,31 @@ def _load_on(deployment: Deployment, workload: Workload, request: pytest.Fixture
         workers=settings.workers,
         cores=available_cores(xdist_workers(os.environ)),
         trust=settings.trust,
-        price_per_hour=price.per_gpu * deployment.cell.hardware.count if price is not None else None,
-        keep=request.config.stash[RECORDER].keep,
+        price=session.catalog.price_of(deployment.cell.hardware, deployment.cell.platform),
+        session=run_context(request.config, settings),
+        keep=partial(request.config.stash[RECORDER].keep, requests_csv=settings.requests_csv),
         progress=session.deployments.progress,
         rules=Rules(Policy(settings.policy), settings.inconclusive, settings.invalid),
         read_sla=partial(cells.sla_given, catalog=session.catalog, gate=settings.gate),
+        server=settings.server,
     )
 
 
 @pytest.fixture
+@internal
 def load(deployment: Deployment, workload: Workload, _llmperf_repetition: int, request: pytest.FixtureRequest) -> Load:
     """Call it to drive load: ``load(poisson("4/s"), "60s")`` returns the measured run."""
     return _load_on(deployment, workload, request)
 
 
 @pytest.fixture
+@internal
 def _llmperf_baseline() -> None:
     """Asked for by ``baseline`` alone, which tells it from a ``baseline`` that a suite has of its own."""
 
 
 @pytest.fixture
+@internal
 def baseline(_llmperf_baseline: None, request: pytest.FixtureRequest) -> BaselineOfTest:
     """The runs to compare with (``--llmperf-compare``): ``assert baseline.holds(run)``."""
     return baseline_for(request.node, request.config.stash[RECORDER])
@@ -121,18 +133,21 @@ def _tell(request: pytest.FixtureRequest) -> Tell:
 
 
 @pytest.fixture
+@internal
 def find_capacity(load: Load, request: pytest.FixtureRequest) -> FindCapacity:
     """Call it to find the highest rate that meets an SLA: ``find_capacity(sla, "4/s", "64/s")``."""
     return FindCapacity(load, _tell(request))
 
 
 @pytest.fixture
+@internal
 def sweep(load: Load, request: pytest.FixtureRequest) -> Sweep:
     """Call it to load at several points: ``sweep(["4/s", "8/s"], "20s")``."""
     return Sweep(load, _tell(request))
 
 
 @pytest.fixture
+@internal
 def compare_variants(cell: Cell, workload: Workload, request: pytest.FixtureRequest) -> Iterator[CompareVariants]:
     """Call it for an A/B comparison of two variants of the cell: ``compare_variants("default", "fp8")``."""
     session = started(request.config)
@@ -150,6 +165,7 @@ def compare_variants(cell: Cell, workload: Workload, request: pytest.FixtureRequ
 
 
 @pytest.fixture
+@internal
 def replay(request: pytest.FixtureRequest) -> tuple[TraceReplay, str | None]:
     """The trace that ``--llmperf-trace`` names (default: a small synthetic one) and how long to replay it."""
     return trace_profile(started(request.config).settings)

@@ -26,6 +26,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "llmperf(workload=NAME, sla=NAME or {...}, profile=NAME, tolerance={METRIC: CHANGE}): what is asked of the cell, "
         "what must hold, at which load, and by how much a metric may be worse than the baseline's",
     )
+    if not config.pluginmanager.hasplugin("xdist"):
+        # Cells bear its mark all the same.
+        config.addinivalue_line("markers", "xdist_group(name): tests that pytest-xdist keeps on one worker")
     try:
         settings_of(config)
     except ConfigError as error:
@@ -35,6 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Make the fixtures known, and the places where results gather."""
     from pytest_llmperf.plugin import fixtures
+    from pytest_llmperf.plugin.allure_bridge import listen_to_allure
     from pytest_llmperf.plugin.recorder import Recorder
     from pytest_llmperf.plugin.results import COLLECTED, RECORDER, Collected
 
@@ -43,6 +47,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     config.stash[RECORDER] = Recorder(settings_of(config).storage)
     config.pluginmanager.register(config.stash[COLLECTED], "llmperf-results")
     config.pluginmanager.register(fixtures, "llmperf-fixtures")
+    listen_to_allure(config)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -174,16 +179,13 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Send the test's runs with its report, and say our own errors in our own words."""
-    from pytest_llmperf.plugin.allure_bridge import tell_allure
     from pytest_llmperf.plugin.baseline import GateError
-    from pytest_llmperf.plugin.results import RECORDER, attach_runs, runs_to_report
+    from pytest_llmperf.plugin.results import tell_results
 
     report = yield
     if call.excinfo is not None and isinstance(call.excinfo.value, LlmperfError | GateError):
         report.longrepr = f"{type(call.excinfo.value).__name__}: {call.excinfo.value}"
-    runs = runs_to_report(item.config.stash[RECORDER], report)
-    attach_runs(report, runs)
-    tell_allure(item, call.when, runs)
+    tell_results(item, call, report)
     return report
 
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from time import time
+from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 from zlib import crc32
 
 from pytest_llmperf.deploy.base import check_standing
-from pytest_llmperf.errors import ConfigError, LoadError, UnitError, Where
+from pytest_llmperf.errors import ConfigError, LlmperfError, LoadError, UnitError, Where
 from pytest_llmperf.experiment.catalog import Catalog
 from pytest_llmperf.judge.policy import Policy, Settled
+from pytest_llmperf.measure.server_sources import ITS_OWN_PAGE, ServerSources
 from pytest_llmperf.measure.trust import DEFAULT_LIMITS, TrustLimits
 from pytest_llmperf.metrics import metric_key
 from pytest_llmperf.plugin.asserted import Rules, asserted
 from pytest_llmperf.plugin.cells import SlaGiven, sla_given
+from pytest_llmperf.report.run_context import NO_SESSION, RunContext
 from pytest_llmperf.units import format_duration, parse_duration
 
 if TYPE_CHECKING:
@@ -25,21 +29,29 @@ if TYPE_CHECKING:
 
     from pytest_llmperf.deploy.base import Deployment
     from pytest_llmperf.experiment.profile import LoadProfile
-    from pytest_llmperf.experiment.records import NamedProfile, Workload
+    from pytest_llmperf.experiment.records import NamedProfile, Price, Workload
     from pytest_llmperf.experiment.sla import Sla
     from pytest_llmperf.judge.verdict import Verdict
     from pytest_llmperf.load.plan import LoadPlan
-    from pytest_llmperf.load.records import LoadResult
+    from pytest_llmperf.load.records import LoadResult, RequestLog
     from pytest_llmperf.load.watch import Sighting
-    from pytest_llmperf.measure.run import Run, RunIdentity, Stopped
+    from pytest_llmperf.measure.compute import Metrics
+    from pytest_llmperf.measure.cost import Cost
+    from pytest_llmperf.measure.run import Run, RunIdentity, Steadiness, Stopped
+    from pytest_llmperf.measure.server_watch import Told, Watching
     from pytest_llmperf.plugin.progress import ProgressLine
     from pytest_llmperf.report.document import RunDocument
 
-Keep = Callable[["RunDocument"], None]
-"""Called with a run's document whenever it changes: stores it at once and remembers it for the session's reports."""
 ReadSla = Callable[[object, Where], "Sla"]
 """Called with what a test gives for an SLA, and where: the SLA. Raises ``ConfigError``."""
 _WITHOUT_CATALOG: ReadSla = partial(sla_given, catalog=Catalog())
+
+
+class Keep(Protocol):
+    """Called with a run's document whenever it changes, at first with its requests: stores them at once and remembers the former
+    for the session's reports."""
+
+    def __call__(self, document: RunDocument, log: RequestLog | None = None) -> None: ...
 
 
 class SlaMissError(AssertionError):
@@ -58,6 +70,7 @@ class LoadRun:
     keep: Keep = field(repr=False)
     rules: Rules = field(default=Rules(), repr=False)
     read_sla: ReadSla = field(default=_WITHOUT_CATALOG, repr=False)
+    session: RunContext = field(default=NO_SESSION, repr=False)
 
     def __getitem__(self, key: str) -> float:
         """``run["ttft_p99"]``: a metric's value in its base unit (seconds, fraction, 1/s). Raises ``KeyError``."""
@@ -82,10 +95,11 @@ class LoadRun:
 
     def _judged(self, sla: Sla) -> Verdict:
         from pytest_llmperf.judge.ruling import judge_run
-        from pytest_llmperf.report.document import run_document
+        from pytest_llmperf.report.document import judged_between, run_document
 
+        began = time()
         verdict = judge_run(self.run, sla.on(self.run.identity.cell), self.rules.policy)
-        self.keep(run_document(self.run, verdict))
+        self.keep(judged_between(run_document(self.run, verdict, session=self.session), began, time()))
         return verdict
 
     def meets(self, sla: SlaGiven) -> bool:
@@ -112,13 +126,16 @@ class Load:
     seed: int
     workers: int | None
     """Load workers; None: as many as the plan asks for, on at most ``cores``."""
-    price_per_hour: float | None
+    price: Price | None
+    """What one of the cell's accelerators costs; None: the price book does not say."""
     keep: Keep
     progress: ProgressLine
     rules: Rules = field(default_factory=Rules)
     read_sla: ReadSla = _WITHOUT_CATALOG
     cores: int | None = None
     trust: TrustLimits = DEFAULT_LIMITS
+    session: RunContext = NO_SESSION
+    server: ServerSources = ITS_OWN_PAGE
     runs: int = 0
 
     def __repr__(self) -> str:
@@ -167,9 +184,9 @@ class Load:
             warmup_s=_seconds(warmup, "warmup") if warmup is not None else self.workload.warmup,
             max_requests=requests,
         )
-        result, stopped = self._driven(plan, settle)
-        run = self._measured(
-            RunIdentity(
+        with self._watched(plan) as watching:
+            result, stopped = self._driven(plan, settle, watching)
+            identity = RunIdentity(
                 run_id=uuid4().hex[:12],
                 cell=self.deployment.cell,
                 workload=self.workload,
@@ -181,19 +198,22 @@ class Load:
                 profile_name=profile_name,
                 ordinal=self.runs,
                 label=label,
-            ),
-            result,
-            stopped,
-            plan,
-        )
+            )
+            run = self._measured(identity, result, stopped, plan, watching)
         self._check_end(result)
         return run
 
-    def _driven(self, plan: LoadPlan, until: Sla | None) -> tuple[LoadResult, Stopped | None]:
+    def _watched(self, plan: LoadPlan) -> AbstractContextManager[Watching]:
+        from pytest_llmperf.measure.server_watch import watching_server
+
+        return watching_server(self.server, self.deployment.endpoint, self.deployment.cell.hardware.count, plan)
+
+    def _driven(self, plan: LoadPlan, until: Sla | None, watching: Watching) -> tuple[LoadResult, Stopped | None]:
         from pytest_llmperf.load.engine import LoadOptions, run_load
 
         what = f"{self.deployment.cell.id} {self.workload.name}"
         stop = _StopWhenSettled(plan, until.on(self.deployment.cell), self.rules.policy) if until is not None else None
+        deployment, stop_when = self.deployment, stop.watch if stop is not None else None
         with self.progress.loading(what) as report:
             options = LoadOptions(
                 workers=self.workers,
@@ -201,7 +221,8 @@ class Load:
                 first_token_timeout_s=self.workload.first_token_timeout,
                 idle_timeout_s=self.workload.idle_timeout,
             )
-            result = run_load(plan, self.deployment.endpoint, options, report, stop.watch if stop is not None else None)
+            result = run_load(plan, deployment.endpoint, options, watching.also(report), stop_when)
+        watching.ended()
         stopped = stop.stopped(result) if stop is not None else None
         if stopped is not None:
             self.progress.note(f"{stopped.outcome} was settled after {format_duration(stopped.at_s)}: {stopped.reason}")
@@ -222,33 +243,86 @@ class Load:
         node_id = re.sub(r"(\d+)of\d+(?=[\]-])", r"\1", self.node_id)
         return crc32(f"{self.seed}:{node_id}:{self.runs}".encode())
 
-    def _measured(self, identity: RunIdentity, result: LoadResult, stopped: Stopped | None, plan: LoadPlan) -> LoadRun:
-        from pytest_llmperf.measure.compute import measure
-        from pytest_llmperf.measure.run import Run
+    def _measured(
+        self, identity: RunIdentity, result: LoadResult, stopped: Stopped | None, plan: LoadPlan, watching: Watching | None = None
+    ) -> LoadRun:
         from pytest_llmperf.measure.steady import steadiness
-        from pytest_llmperf.measure.trust import distrust
         from pytest_llmperf.report.document import run_document
 
         # A load that changes has a backlog and a TPOT that change with it: neither is overload or warm-up.
         steady = steadiness(result, open_loop=plan.has_one_rate, stationary=plan.is_stationary)
-        run = Run(
+        run = self._run(identity, result, stopped, plan, steady)
+        # Before the server's side is waited for or read: whatever becomes of that, what was measured is there.
+        self._store(run_document(run, None, session=self.session), run, result.log)
+        if watching is not None:
+            run = self._with_server(run, plan, watching)
+        return LoadRun(run, self.keep, self.rules, self.read_sla, self.session)
+
+    def _run(self, identity: RunIdentity, result: LoadResult, stopped: Stopped | None, plan: LoadPlan, steady: Steadiness) -> Run:
+        from pytest_llmperf.measure.run import Run
+        from pytest_llmperf.measure.trust import distrust
+
+        metrics, cost = self._metrics(result, plan, steady)
+        return Run(
             identity=identity,
             deployment=self.deployment.info,
             result=result,
-            metrics=measure(
-                result,
-                price_per_hour=self.price_per_hour,
-                extra_warmup_s=steady.extra_warmup_s,
-                counts_tokens=plan.workload.http is None or plan.workload.http.output_tokens is not None,
-            ),
+            metrics=metrics,
+            cost=cost,
             invalid=distrust(result.health, self.trust),
             trust=self.trust,
             steadiness=steady,
             stopped=stopped,
             is_stationary=plan.is_stationary,
         )
-        self.keep(run_document(run, None))
-        return LoadRun(run, self.keep, self.rules, self.read_sla)
+
+    def _metrics(
+        self, result: LoadResult, plan: LoadPlan, steady: Steadiness, power_w: float | None = None
+    ) -> tuple[Metrics, Cost | None]:
+        from pytest_llmperf.measure.compute import measure
+        from pytest_llmperf.measure.cost import cost_of, price_of_all
+
+        accelerators = self.deployment.cell.hardware.count
+        metrics = measure(
+            result,
+            price_per_hour=price_of_all(self.price, accelerators),
+            accelerators=accelerators,
+            power_w=power_w,
+            extra_warmup_s=steady.extra_warmup_s,
+            counts_tokens=plan.workload.http is None or plan.workload.http.output_tokens is not None,
+        )
+        return metrics, cost_of(self.price, accelerators, metrics)
+
+    def _with_server(self, run: Run, plan: LoadPlan, watching: Watching) -> Run:
+        """The run with what the server said of itself, stored anew; where that cannot be had, with a note that says so."""
+        from pytest_llmperf.measure.server_watch import Told
+        from pytest_llmperf.report.document import run_document
+
+        try:
+            seen = self._told_by(run, plan, watching.told(run.result, run.steadiness.extra_warmup_s))
+            document = run_document(seen, None, session=self.session)
+        except Exception as error:  # noqa: BLE001 - what a server says of itself ends no run
+            note = f"the server's side is not known: what it says cannot be reckoned ({type(error).__name__})"
+            seen = replace(run, result=Told(None, note).noted_in(run.result))
+            document = run_document(seen, None, session=self.session)
+        self._store(document, seen)
+        return seen
+
+    def _told_by(self, run: Run, plan: LoadPlan, told: Told) -> Run:
+        seen = replace(run, result=told.noted_in(run.result), server=told.server)
+        if told.server is None or told.server.gpu_power_w is None:
+            return seen
+        metrics, cost = self._metrics(run.result, plan, run.steadiness, told.server.gpu_power_w)
+        return replace(seen, metrics=metrics, cost=cost)
+
+    def _store(self, document: RunDocument, run: Run, log: RequestLog | None = None) -> None:
+        """Keep what was measured. Raises ``LlmperfError`` when the disk will not, but where the load's own end says more."""
+        try:
+            self.keep(document, log)
+        except LlmperfError as error:
+            if not run.result.interrupted:
+                raise
+            self.progress.note(str(error))
 
 
 class _StopWhenSettled:

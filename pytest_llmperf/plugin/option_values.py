@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from pathlib import Path
 
-from pytest_llmperf.errors import ConfigError, UnitError, Where
+from pytest_llmperf.errors import ConfigError, UnitError, Where, unknown
 from pytest_llmperf.metrics import metric_key
+from pytest_llmperf.report.exports import FORMATS, check_target
 from pytest_llmperf.units import parse_duration
 
 AUTO = "auto"
@@ -96,6 +99,31 @@ def time_span(text: str, place: Where) -> float:
     if (seconds := duration(text, place)) <= 0:
         raise ConfigError(f"{text!r} is not more than 0 seconds", where=place, hint="Leave it out for the default.")
     return seconds
+
+
+@dataclass(frozen=True)
+class Export:
+    """``llm-d=reports/``: a form in which the session is written, and where."""
+
+    format: str
+    path: Path
+
+
+def exports(text: str | None, place: Where, base: Path) -> tuple[Export, ...]:
+    """What stands between newlines, each ``FORMAT=PATH``; a relative path starts at ``base``."""
+    return tuple(export(line, place, base) for line in lines(text))
+
+
+def export(text: str, place: Where, base: Path) -> Export:
+    """``openmetrics=metrics.txt`` -> its format and path."""
+    format_name, equals, path = (part.strip() for part in text.partition("="))
+    if format_name not in FORMATS:
+        raise unknown("export format", format_name, FORMATS, place)
+    if not equals or not path:
+        raise ConfigError(f"{text!r} does not say where to", where=place, hint=f"Write {format_name}=PATH.")
+    target = base / Path(path).expanduser()
+    check_target(format_name, target, place)
+    return Export(format_name, target)
 
 
 def metric(text: str, place: Where) -> str:

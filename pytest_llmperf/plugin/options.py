@@ -11,9 +11,12 @@ from typing import Literal, cast, get_args
 import pytest
 
 from pytest_llmperf.errors import ConfigError, Where, unknown
+from pytest_llmperf.measure.server_sources import ServerSources, parse_server_sources
 from pytest_llmperf.measure.trust import TrustLimits, parse_trust_limits
 from pytest_llmperf.plugin.option_values import (
     AUTO,
+    Export,
+    exports,
     flag,
     lines,
     metric,
@@ -77,8 +80,30 @@ class Settings:
     compare_fail: tuple[str, ...]
     """Each ``ttft_p99:10%``, as it was written."""
     repeat: int
+    markdown: Path | None
+    export: tuple[Export, ...]
+    scrape: tuple[str, ...]
+    """Each ``dcgm=URL``, as it was written."""
+    prometheus: str | None
+    prometheus_labels: str | None
+    requests_csv: bool
+    plots: bool | None
+    """None: only where they go into Allure's results."""
+    given: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """What each was read from, by its option's name: as it was written, or the default. Those without either are left out."""
     places: Mapping[str, Where] = field(default_factory=dict, repr=False, compare=False)
     """Where each came from, by its name here: the option, its environment variable or its ini key."""
+
+    @property
+    def secret_variables(self) -> tuple[str, ...]:
+        """The environment's variables from which a token or a header is read."""
+        sources = (text.partition("=")[2] for text in self.header)
+        return (self.api_key_env, *(source.removeprefix("env:") for source in sources if source.startswith("env:")))
+
+    @property
+    def server(self) -> ServerSources:
+        """Where the server's side of a run is read. Raises ``ConfigError``."""
+        return parse_server_sources(self.scrape, self.prometheus, self.prometheus_labels, self.where)
 
     def where(self, name: str) -> Where:
         """The place to name in an error about a setting: ``where("compare")`` is what a user wrote it as."""
@@ -152,6 +177,21 @@ OPTIONS = (
     _Option("catalog", "DIR", None, "catalog whose records override the built-in ones (default: fixtures/ in the rootdir)"),
     _Option("sla", "YAML", None, "one SLA for every test, instead of each workload's: 'ttft: {p99: 1s}'"),
     _Option("json", "PATH", None, "write the session's results to PATH as one JSON document"),
+    _Option("requests_csv", "", None, "write each run's requests as CSV too (requests.csv beside its run.json)", bare="yes"),
+    _Option(
+        "plots", "", None, "draw each run's latency and throughput beside its run.json (default: with --alluredir)", bare="yes"
+    ),
+    _Option("markdown", "PATH", None, "write a summary of the session to PATH as Markdown"),
+    _Option(
+        "export",
+        "FORMAT=PATH",
+        None,
+        "write the session's results for other tools: pytest-benchmark=FILE, openmetrics=FILE, llm-d=DIR (one report a run) "
+        "(repeatable)",
+        repeatable=True,
+        listed=True,
+        may_hold_commas=True,
+    ),
     _Option("storage", "DIR", ".llmperf", "where every run is written the moment it ends"),
     _Option("seed", "N", "0", "seed of all arrivals, lengths and prompts"),
     _Option("workers", "N", AUTO, "processes that generate load; auto: by the planned load, at most one a core"),
@@ -192,6 +232,18 @@ OPTIONS = (
         listed=True,
     ),
     _Option("repeat", "N", "1", "run every test with a cell N times, so that the noise between runs is known"),
+    _Option(
+        "scrape",
+        "KIND=URL",
+        None,
+        "a further page of metrics to read once a second: dcgm=URL (NVIDIA's exporter), engine=URL (an engine's own, instead of "
+        "the endpoint's /metrics) (repeatable)",
+        repeatable=True,
+        listed=True,
+        may_hold_commas=True,
+    ),
+    _Option("prometheus", "URL", None, "ask this Prometheus for the engine's metrics after each run, and read no page"),
+    _Option("prometheus_labels", "LABELS", None, 'which series there are the run\'s: \'namespace="x",pod=~"llm-.*"\''),
 )
 
 
@@ -280,6 +332,7 @@ def _settings(raw: Mapping[str, str | None], places: Mapping[str, Where], bases:
     insecure = flag(text("insecure"), places["insecure"]) if raw["insecure"] else False
     api_key_env = None if text("api_key_env") == DEFAULT_API_KEY_ENV else raw["api_key_env"]
     check_target_options({**raw, "insecure": insecure, "api_key_env": api_key_env}, places)
+    parse_server_sources(lines(raw["scrape"]), raw["prometheus"], raw["prometheus_labels"], places.__getitem__)
     return Settings(
         target=text("target"),
         url=raw["url"],
@@ -313,6 +366,14 @@ def _settings(raw: Mapping[str, str | None], places: Mapping[str, Where], bases:
         compare=raw["compare"],
         compare_fail=parts(raw["compare_fail"]),
         repeat=whole(text("repeat"), places["repeat"], least=1),
+        markdown=path("markdown"),
+        export=exports(raw["export"], places["export"], bases["export"]),
+        scrape=lines(raw["scrape"]),
+        prometheus=raw["prometheus"],
+        prometheus_labels=raw["prometheus_labels"],
+        requests_csv=flag(text("requests_csv"), places["requests_csv"]) if raw["requests_csv"] else False,
+        plots=flag(text("plots"), places["plots"]) if raw["plots"] else None,
+        given={name: value for name, value in raw.items() if value},
         places=places,
     )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import time
@@ -10,18 +11,33 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_llmperf.errors import LlmperfError
-from pytest_llmperf.plugin.allure_bridge import write_environment
+from pytest_llmperf.errors import DeployError, LlmperfError
+from pytest_llmperf.plugin.allure_bridge import tell_allure, write_allure_session
 from pytest_llmperf.plugin.baseline import BASELINE
+from pytest_llmperf.plugin.cells import cell_of
+from pytest_llmperf.plugin.ci import tell_junit, write_exports, write_markdown, write_step_summary
 from pytest_llmperf.plugin.options import Settings, settings_of
+from pytest_llmperf.plugin.plots import with_plots
 from pytest_llmperf.plugin.recorder import Recorder
 from pytest_llmperf.plugin.session import STASH
 
 if TYPE_CHECKING:
-    from pytest_llmperf.report.document import RunDocument, SessionDocument
+    from pytest_llmperf.report.commit import Commit
+    from pytest_llmperf.report.document import DeploymentErrorPart, RunDocument, SessionDocument
+    from pytest_llmperf.report.run_context import RunContext
 
 RECORDER = pytest.StashKey[Recorder]()
 ATTRIBUTE = "llmperf_runs"
+NOT_DEPLOYED = "llmperf_not_deployed"
+
+
+def tell_results(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
+    """Send the test's runs, drawn where that is wanted, with its report, and why it has none; and tell Allure."""
+    runs = with_plots(item.config, runs_to_report(item.config.stash[RECORDER], report))
+    attach_runs(report, runs)
+    attach_deployment_error(report, item, call)
+    tell_junit(item, report, runs)
+    tell_allure(item, call, runs)
 
 
 def runs_to_report(recorder: Recorder, report: pytest.TestReport) -> Sequence[RunDocument]:
@@ -36,20 +52,37 @@ def attach_runs(report: pytest.TestReport, runs: Sequence[RunDocument]) -> None:
         setattr(report, ATTRIBUTE, documents)
 
 
+def attach_deployment_error(report: pytest.TestReport, item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Put why the test's cell never became ready onto the report, in the same form."""
+    cell, error = cell_of(item), call.excinfo.value if call.excinfo is not None else None
+    if cell is None or call.when != "setup" or not isinstance(error, DeployError):
+        return
+    session = item.config.stash[STASH]
+    if cell.id not in session.deployments.standing:
+        setattr(report, NOT_DEPLOYED, {"cell_id": cell.id, "target": session.settings.target, "error": str(error)})
+
+
 @dataclass(eq=False)  # pluggy keeps plugins in sets, so it must be hashable
 class Collected:
     """The runs that reports have brought to the controller, in order of arrival, each in the state that came last."""
 
     documents: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By run id: a later repetition may bring a run again, compared."""
+    deployment_errors: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By cell id: of the cells that never became ready."""
     failed: set[str] = field(default_factory=set)
     """Node ids of tests of which any phase failed, expected or not: their runs are no baseline."""
     saved: list[str] = field(default_factory=list)
     """What to say of the baseline that was saved, or was not."""
+    places: dict[str, tuple[str, int | None]] = field(default_factory=dict)
+    """By run id: the file of the test that made it, as pytest's rootdir has it, and the line from 0."""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Remember the runs a report carries, if any: a hook, called in the controller also under xdist."""
-        self.add(getattr(report, ATTRIBUTE, ()))
+        self.add(runs := getattr(report, ATTRIBUTE, ()))
+        self.places.update((run["run_id"], (report.location[0], report.location[1])) for run in runs)
+        if (error := getattr(report, NOT_DEPLOYED, None)) is not None:
+            self.deployment_errors[error["cell_id"]] = error
         if report.failed or (report.skipped and hasattr(report, "wasxfail")):
             from pytest_llmperf.plugin.cells import without_group
 
@@ -72,13 +105,39 @@ class Collected:
 
         return [RunDocument.model_validate(document) for document in self.documents.values()]
 
+    def undeployed(self) -> list[DeploymentErrorPart]:
+        """The cells that never became ready."""
+        if not self.deployment_errors:
+            return []
+        from pytest_llmperf.report.document import DeploymentErrorPart
+
+        return [DeploymentErrorPart.model_validate(error) for error in self.deployment_errors.values()]
+
 
 COLLECTED = pytest.StashKey[Collected]()
+COMMIT = pytest.StashKey["Commit | None"]()
 TROUBLE = pytest.StashKey[str]()
 
 
+def commit_of_session(config: pytest.Config) -> Commit | None:
+    """What is checked out in the rootdir, asked once: before the first load, where there is one."""
+    if COMMIT not in config.stash:
+        from pytest_llmperf.report.commit import commit_of
+
+        config.stash[COMMIT] = commit_of(config.rootpath)
+    return config.stash[COMMIT]
+
+
+def run_context(config: pytest.Config, settings: Settings) -> RunContext:
+    """What this session says of each of its runs."""
+    from pytest_llmperf.report.run_context import RunContext, kept_environment, kept_settings
+
+    environment = kept_environment(os.environ, settings.secret_variables)
+    return RunContext(kept_settings(settings.given), environment, commit_of_session(config))
+
+
 def finish(session: pytest.Session) -> None:
-    """Write ``--llmperf-json`` and Allure's environment. A disk that refuses fails the session and is told at its end."""
+    """Write the session's files. A disk that refuses fails the session and is told at its end."""
     config = session.config
     if TROUBLE in config.stash:
         session.exitstatus = pytest.ExitCode.USAGE_ERROR
@@ -119,7 +178,8 @@ def write_session_files(config: pytest.Config, settings: Settings, runs: list[Ru
     is_saving = settings.save is not None or settings.autosave
     if not runs and is_saving:
         config.stash[COLLECTED].saved = ["no baseline is saved: no test made a run"]
-    if not runs and settings.json is None:
+    is_asked_for = settings.json is not None or settings.markdown is not None or bool(settings.export)
+    if not runs and not config.stash[COLLECTED].deployment_errors and not is_asked_for:
         return
     from pytest_llmperf.report.document import to_json
     from pytest_llmperf.report.saved import unfit
@@ -131,11 +191,27 @@ def write_session_files(config: pytest.Config, settings: Settings, runs: list[Ru
         config.stash[COLLECTED].saved = list(_save_baseline(document, settings, flaws))
     if settings.json is not None:
         write_atomically(settings.json, to_json(document))
-    write_environment(config, document)
+    _each(
+        lambda: write_markdown(settings, document),
+        lambda: write_step_summary(document, os.environ),
+        lambda: write_exports(settings, document),
+        lambda: write_allure_session(config, document),
+    )
+
+
+def _each(*writers: Callable[[], None]) -> None:
+    """Call all of them; one that raises keeps none of the others from writing. Raises one ``LlmperfError`` of all at the end."""
+    errors: list[LlmperfError] = []
+    for write in writers:
+        try:
+            write()
+        except LlmperfError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0] if len(errors) == 1 else LlmperfError("\n".join(map(str, errors)))
 
 
 def _document(config: pytest.Config, settings: Settings, runs: list[RunDocument]) -> SessionDocument:
-    from pytest_llmperf.report.commit import commit_of
     from pytest_llmperf.report.document import session_document
 
     return session_document(
@@ -144,7 +220,8 @@ def _document(config: pytest.Config, settings: Settings, runs: list[RunDocument]
         arguments=[str(argument) for argument in config.invocation_params.args],
         target=settings.target,
         simulated=settings.target == "sim" or any(run.simulated for run in runs),
-        commit=commit_of(config.rootpath),
+        deployment_errors=config.stash[COLLECTED].undeployed(),
+        commit=commit_of_session(config),
     )
 
 

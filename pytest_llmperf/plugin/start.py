@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from pytest_llmperf.plugin.options import Settings, settings_of
 from pytest_llmperf.plugin.progress import progress_line
 from pytest_llmperf.plugin.session import STASH, LlmperfSession, start_session
 from pytest_llmperf.plugin.targets import target_of
+from pytest_llmperf.report.exports import LLM_D
 
 PROBLEM = pytest.StashKey[ConfigError]()
 
@@ -81,12 +83,19 @@ def _check_files(settings: Settings) -> None:
     """The files that are named must be there, or be writable, before an accelerator is paid for."""
     if settings.trace is not None and not settings.trace.is_file():
         raise ConfigError(f"the trace {str(settings.trace)!r} does not exist", where=Where(option="--llmperf-trace"))
-    for option, path in (("--llmperf-json", settings.json), ("--llmperf-storage", settings.storage / "runs")):
-        if path is None:
-            continue
-        folder = next((parent for parent in path.parents if parent.exists()), path.parent)
-        if not folder.is_dir() or not os.access(folder, os.W_OK) or (path == settings.json and path.is_dir()):
-            raise ConfigError(f"cannot write {str(path)!r}", where=Where(option=option))
+    asked = {"json": settings.json, "markdown": settings.markdown}
+    places = [(name, path, True) for name, path in asked.items() if path is not None]
+    places += [("export", export.path, export.format != LLM_D) for export in settings.export]
+    for name, path, is_file in (*places, ("storage", settings.storage / "runs", False)):
+        if not _can_be_written(path, is_file=is_file):
+            raise ConfigError(f"cannot write {str(path)!r}", where=settings.where(name))
+
+
+def _can_be_written(path: Path, *, is_file: bool) -> bool:
+    """Whether a file can be put there, in place of one at most; or files into such a directory, which is made where needed."""
+    folder = path.parent if is_file else path
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    return there.is_dir() and os.access(there, os.W_OK) and not (is_file and path.exists() and not path.is_file())
 
 
 def nothing_selected(config: pytest.Config) -> str | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_llmperf.plugin.allure_bridge import render_command
+from pytest_llmperf.plugin.ci import annotation_lines
 from pytest_llmperf.plugin.options import Settings, settings_of
 from pytest_llmperf.plugin.results import COLLECTED, TROUBLE
 from pytest_llmperf.plugin.start import nothing_selected
@@ -26,6 +29,7 @@ def summary_lines(config: pytest.Config, exitstatus: int, width: int) -> Iterato
     if runs:
         from pytest_llmperf.report.client_health import client_lines
         from pytest_llmperf.report.comparison_table import comparison_lines
+        from pytest_llmperf.report.server_part import bottleneck_lines
         from pytest_llmperf.report.tables import DEFAULT_KEYS, render_text, summary_table, warmup_lines
 
         settings = settings_of(config)
@@ -40,12 +44,14 @@ def summary_lines(config: pytest.Config, exitstatus: int, width: int) -> Iterato
         yield from render_text(table, width).splitlines()
         yield from warmup_lines(runs, width)
         yield from client_lines(runs, width)
+        yield from bottleneck_lines(runs, width)
         yield from _stops(runs)
         yield from comparison_lines(runs, width)
         yield from config.stash[COLLECTED].saved
         yield from _places(config, settings)
     else:
         yield from config.stash[COLLECTED].saved
+    yield from annotation_lines(config.stash[COLLECTED], config.rootpath, os.environ)
     if trouble is not None:
         yield f"llmperf: {trouble}"
 
@@ -63,8 +69,12 @@ def _places(config: pytest.Config, settings: Settings) -> Iterator[str]:
     yield f"runs: {_shown(settings.storage / 'runs', here)}"
     if settings.json is not None and TROUBLE not in config.stash:
         yield f"results: {_shown(settings.json, here)}"
-    if allure := config.getoption("allure_report_dir", None):
-        yield f"allure: {allure} (render: npx allure generate {allure})"
+    if settings.markdown is not None and TROUBLE not in config.stash:
+        yield f"summary: {_shown(settings.markdown, here)}"
+    for export in settings.export if TROUBLE not in config.stash else ():
+        yield f"{export.format}: {_shown(export.path, here)}"
+    if (render := render_command(config)) is not None:
+        yield f"allure: {render}"
 
 
 def _shown(path: Path, here: Path) -> str:

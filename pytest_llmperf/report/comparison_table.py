@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from pytest_llmperf.judge.text import shown
-from pytest_llmperf.metrics import Unit, format_value, metric_key
+from pytest_llmperf.metrics import Unit, format_value
 from pytest_llmperf.report.comparison import title_of
+from pytest_llmperf.report.part_text import metric_of, number_text
 
 if TYPE_CHECKING:
-    from pytest_llmperf.metrics import MetricKey
+    from pytest_llmperf.metrics import Metric
     from pytest_llmperf.report.results_v2 import ChangePart, ComparisonPart, RunDocument
 
 _WIDTH = 80
@@ -32,7 +32,7 @@ def comparison_table(part: ComparisonPart, simulated: bool) -> str:
     mark = f" ({_SIMULATED}: no real server was measured)" if simulated else ""
     lines = textwrap.wrap(f"baseline {part.baseline}: {part.verdict.upper()}{mark}", _WIDTH)
     if part.changes:
-        lines += _aligned([_HEADING, *map(_row, part.changes)])
+        lines += _aligned([_HEADING, *map(change_row, part.changes)])
     for remark in _remarks(part):
         lines += textwrap.wrap(remark, _WIDTH, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False)
     return "\n".join(lines)
@@ -40,7 +40,7 @@ def comparison_table(part: ComparisonPart, simulated: bool) -> str:
 
 def change_text(change: ChangePart) -> str:
     """``+12%``, ``-0.4%``, ``12x``; ``+0.7pp`` (percentage points) or ``+50ms`` where differences are compared."""
-    return _change(metric_key(change.metric), change)
+    return _change(metric_of(change.metric), change)
 
 
 def comparison_lines(runs: Sequence[RunDocument], width: int) -> Iterator[str]:
@@ -71,32 +71,26 @@ def _indented(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
 
 
-def _row(change: ChangePart) -> tuple[str, ...]:
-    key = metric_key(change.metric)
+def change_row(change: ChangePart) -> tuple[str, ...]:
+    """A metric's title, baseline, measured value, change with its interval, what is allowed (in brackets: not gated), verdict."""
+    metric = metric_of(change.metric)
     return (
         change.title,
-        _value(key, change, "baseline"),
-        _value(key, change, "measured"),
-        _change(key, change),
-        _interval(key, change),
+        number_text(change.metric, change.baseline, "baseline" in change.unbounded),
+        number_text(change.metric, change.measured, "measured" in change.unbounded),
+        _change(metric, change),
+        _interval(metric, change),
         change.tolerance if change.gated else f"({change.tolerance})",
         change.verdict,
     )
 
 
-def _value(key: MetricKey, change: ChangePart, side: str) -> str:
-    value = change.measured if side == "measured" else change.baseline
-    if value is None:
-        return "inf" if side in change.unbounded else "-"
-    return shown(key.metric, value)
-
-
-def _change(key: MetricKey, change: ChangePart) -> str:
+def _change(metric: Metric, change: ChangePart) -> str:
     """``+12%``, ``-0.4%``, ``12x``; ``+0.7pp`` (percentage points) or ``+50ms`` where differences are compared."""
     if change.measured is None or change.baseline is None:
         return "-"
     if change.scale == "difference":
-        number, unit = _difference(key, change.measured - change.baseline)
+        number, unit = _difference(metric, change.measured - change.baseline)
         return number + unit
     return "-" if change.ratio is None else _percent(change.ratio)
 
@@ -107,11 +101,11 @@ def _percent(ratio: float) -> str:
     return f"{_signed((ratio - 1) * 100)}%"
 
 
-def _interval(key: MetricKey, change: ChangePart) -> str:
+def _interval(metric: Metric, change: ChangePart) -> str:
     """``+8..+16%``; ``> +8%`` and ``< +16%`` where the other end has no bound; ``-`` where nothing is known."""
     if change.low is None and change.high is None:
         return "-"
-    ends = [None if end is None else _end(key, change, end) for end in (change.low, change.high)]
+    ends = [None if end is None else _end(metric, change, end) for end in (change.low, change.high)]
     low, high = ends
     if low is None or high is None:
         text = "".join(low or high or ())
@@ -120,19 +114,19 @@ def _interval(key: MetricKey, change: ChangePart) -> str:
     return f"{low[0]}..{''.join(high)}" if low[1] == high[1] else f"{''.join(low)}..{''.join(high)}"
 
 
-def _end(key: MetricKey, change: ChangePart, end: float) -> tuple[str, str]:
+def _end(metric: Metric, change: ChangePart, end: float) -> tuple[str, str]:
     """A number and its unit."""
     if change.scale == "difference":
-        return _difference(key, end)
+        return _difference(metric, end)
     text = _percent(end)
     return text[:-1], text[-1]
 
 
-def _difference(key: MetricKey, value: float) -> tuple[str, str]:
-    if key.metric.unit is Unit.FRACTION:
+def _difference(metric: Metric, value: float) -> tuple[str, str]:
+    if metric.unit is Unit.FRACTION:
         return _signed(value * 100), "pp"
     sign = "-" if value < 0 else "+"
-    return f"{sign}{format_value(key.metric, abs(value))}", ""
+    return f"{sign}{format_value(metric, abs(value))}", ""
 
 
 def _signed(value: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +16,8 @@ from pytest_llmperf.judge.text import required_in_full
 from pytest_llmperf.judge.verdict import request_limits
 from pytest_llmperf.measure.compute import standard_keys
 from pytest_llmperf.measure.trust import loosened, named_limits
+from pytest_llmperf.report.configuration_part import configuration_part
+from pytest_llmperf.report.cost_part import cost_part
 from pytest_llmperf.report.migrate import migrated
 from pytest_llmperf.report.redact import without_secrets
 from pytest_llmperf.report.results_v2 import (
@@ -23,7 +25,6 @@ from pytest_llmperf.report.results_v2 import (
     CellPart,
     CheckPart,
     ClientPart,
-    ConfigurationPart,
     CountsPart,
     DeploymentErrorPart,
     DeploymentPart,
@@ -41,7 +42,9 @@ from pytest_llmperf.report.results_v2 import (
     WorkerPart,
     WorkloadPart,
 )
-from pytest_llmperf.report.software import package_versions, platform_name
+from pytest_llmperf.report.run_context import NO_SESSION, RunContext
+from pytest_llmperf.report.series_part import series_part
+from pytest_llmperf.report.server_part import bottleneck_part, server_part
 
 if TYPE_CHECKING:
     from pytest_llmperf.deploy.base import DeploymentInfo
@@ -60,6 +63,7 @@ __all__ = [
     "SessionDocument",
     "from_json",
     "iso_time",
+    "judged_between",
     "run_document",
     "schema",
     "session_document",
@@ -100,11 +104,11 @@ def schema() -> dict[str, Any]:
 
 
 def run_document(
-    run: Run, verdict: Verdict | None, *, keys: Iterable[MetricKey] = (), artifacts: Mapping[str, str] | None = None
+    run: Run, verdict: Verdict | None, *, keys: Iterable[MetricKey] = (), session: RunContext = NO_SESSION
 ) -> RunDocument:
     """The document of a run: the standard metrics, those its SLA speaks of, and any further ``keys``.
 
-    ``artifacts`` are paths relative to the run's directory, by what they are (``requests``).
+    ``session`` is what only the run's session knows. Its artifacts are for whoever writes them to name.
     """
     identity = run.identity
     return RunDocument(
@@ -130,11 +134,21 @@ def run_document(
         stopped=StoppedPart(**asdict(run.stopped)) if run.stopped is not None else None,
         sla=_sla(verdict) if verdict is not None else None,
         verdict=_outcome(run, verdict),
-        configuration=ConfigurationPart(
-            settings={}, environment={}, packages=package_versions(), client_platform=platform_name()
-        ),
-        artifacts=dict(artifacts or {}),
+        configuration=configuration_part(run.deployment, session),
+        series=series_part(run.result.log),
+        server=server_part(run),
+        bottleneck=bottleneck_part(run),
+        cost=cost_part(run),
+        artifacts={},
     )
+
+
+def judged_between(document: RunDocument, began: float, ended: float) -> RunDocument:
+    """The document of a run that was judged between two instants, in seconds since the epoch."""
+    if document.sla is None:
+        return document
+    times = {"judged_at": iso_time(began), "judging_s": ended - began}
+    return document.model_copy(update={"sla": document.sla.model_copy(update=times)})
 
 
 def session_document(
@@ -211,6 +225,7 @@ def _deployment(info: DeploymentInfo) -> DeploymentPart:
         engine=info.engine,
         command=without_secrets(info.command),
         phases=tuple(PhasePart(name=phase.name, seconds=phase.seconds) for phase in info.phases),
+        ready_at=iso_time(info.ready_at),
     )
 
 

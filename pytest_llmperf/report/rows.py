@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pytest_llmperf.errors import unknown
 from pytest_llmperf.report.columns import value_of
+from pytest_llmperf.report.comparison import test_key
 
 if TYPE_CHECKING:
     from pytest_llmperf.metrics import MetricKey
@@ -31,12 +32,25 @@ _GROUPS: dict[str, Callable[[RunDocument], str]] = {
 }
 
 
+def _parameters(document: RunDocument) -> str:
+    """``[short]``: the test's own parameters, without the cell and the repetition; nothing where it has none."""
+    _, bracket, parameters = test_key(document.node_id, document.cell.id).partition("::")[2].partition("[")
+    return bracket + parameters
+
+
+def _file(document: RunDocument) -> str:
+    return " " + document.node_id.partition("::")[0]
+
+
+_OF_TEST: tuple[Callable[[RunDocument], str], ...] = (_parameters, _file)
 _FURTHER: tuple[Callable[[RunDocument], str], ...] = (
-    lambda document: document.label,
-    lambda document: document.profile,
-    lambda document: document.workload.name,
-    lambda document: document.node_id.partition("::")[0],
+    _parameters,
+    lambda document: f" {document.label}",
+    lambda document: f" {document.profile}",
+    lambda document: f" {document.workload.name}",
+    _file,
 )
+"""What more is said of runs with equal labels, in this order."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +83,8 @@ def row_groups(documents: Sequence[RunDocument], group_by: str, sort: MetricKey 
     groups = []
     for heading, simulated in sorted(of_group) if sort == "name" else of_group:
         indices = of_group[heading, simulated]
-        labels = _labels([documents[i] for i in indices], group_by)
+        members = [documents[i] for i in indices]
+        labels = _numbered(_told_apart([_first_label(each, group_by) for each in members], members, _FURTHER))
         rows = [Row(label, i) for label, i in zip(labels, indices, strict=True)]
         if sort == "name":
             rows.sort(key=lambda row: row.label)
@@ -79,6 +94,21 @@ def row_groups(documents: Sequence[RunDocument], group_by: str, sort: MetricKey 
     return tuple(groups)
 
 
+def test_labels(documents: Sequence[RunDocument]) -> list[str]:
+    """For tables with columns for cell and load: of each run its test, with what tells it apart from others of its cell."""
+    labels = [document.test for document in documents]
+    for cell_id in {document.cell.id for document in documents}:
+        indices = [i for i, document in enumerate(documents) if document.cell.id == cell_id]
+        found = _told_apart([labels[i] for i in indices], [documents[i] for i in indices], _OF_TEST)
+        for i, label in zip(indices, found, strict=True):
+            labels[i] = label
+    elsewhere = [(document.cell.id, document.workload.name, document.profile, document.label) for document in documents]
+    return _numbered(labels, elsewhere)
+
+
+test_labels.__test__ = False  # type: ignore[attr-defined]  # pytest takes what is imported and called test_… for a test
+
+
 def _rank(document: RunDocument, sort: MetricKey) -> float:
     value = value_of(document, sort)
     if math.isnan(value):
@@ -86,15 +116,16 @@ def _rank(document: RunDocument, sort: MetricKey) -> float:
     return -value if sort.metric.higher_is_better else value
 
 
-def _labels(documents: Sequence[RunDocument], group_by: str) -> list[str]:
-    """The shortest labels that tell the runs of a group apart: more is said only of those it sets apart from others."""
-    labels = [_first_label(document, group_by) for document in documents]
-    for part in _FURTHER:
+def _told_apart(
+    labels: list[str], documents: Sequence[RunDocument], further: Sequence[Callable[[RunDocument], str]]
+) -> list[str]:
+    """The shortest labels that tell runs apart: more is said only of those it sets apart from others."""
+    for part in further:
         alike = Counter(labels)
-        longer = [f"{x} {part(d)}".rstrip() if alike[x] > 1 else x for x, d in zip(labels, documents, strict=True)]
+        longer = [f"{x}{part(d)}".rstrip() if alike[x] > 1 else x for x, d in zip(labels, documents, strict=True)]
         if len(set(longer)) > len(alike):
             labels = longer
-    return _numbered(labels)
+    return labels
 
 
 def _first_label(document: RunDocument, group_by: str) -> str:
@@ -104,11 +135,12 @@ def _first_label(document: RunDocument, group_by: str) -> str:
     return document.cell.id if group_by == "test" else f"{document.cell.id} {document.test}"
 
 
-def _numbered(labels: list[str]) -> list[str]:
-    """Runs that are alike in everything are told apart by their order: ``test_repeat #2``."""
-    alike, seen = Counter(labels), Counter[str]()
-    for i, label in enumerate(labels):
-        seen[label] += 1
-        if alike[label] > 1:
-            labels[i] = f"{label} #{seen[label]}"
-    return labels
+def _numbered(labels: list[str], elsewhere: Sequence[Hashable] = ()) -> list[str]:
+    """Runs that are alike in everything, also in what is told of them ``elsewhere``, by their order: ``test_repeat #2``."""
+    told = list(zip(labels, elsewhere or [None] * len(labels), strict=True))
+    alike, seen = Counter(told), Counter[tuple[str, Hashable]]()
+    numbered = []
+    for each in told:
+        seen[each] += 1
+        numbered.append(f"{each[0]} #{seen[each]}" if alike[each] > 1 else each[0])
+    return numbered

@@ -6,7 +6,21 @@ import platform
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-_PACKAGES = ("pytest-llmperf", "pytest", "allure-pytest", "httptools", "numpy", "pandas", "pydantic", "scipy", "uvloop")
+_PACKAGES = (
+    "pytest-llmperf",
+    "pytest",
+    "pytest-xdist",
+    "allure-pytest",
+    "httptools",
+    "httpx",
+    "matplotlib",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "pydantic",
+    "scipy",
+    "uvloop",
+)
 
 
 @cache

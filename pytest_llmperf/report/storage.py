@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
-from pytest_llmperf.errors import LlmperfError, Where
+from pytest_llmperf.errors import ConfigError, LlmperfError, Where
 from pytest_llmperf.report.document import to_json
 
 if TYPE_CHECKING:
@@ -20,11 +20,39 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*", re.ASCII)
 _NUMBERED = re.compile(r"(\d+)_(.+)\.json")
 
 
+REQUESTS = "requests.parquet"
+REQUESTS_CSV = "requests.csv"
+STATS = "stats.txt"
+ARTIFACTS = {
+    "requests": REQUESTS,
+    "requests_csv": REQUESTS_CSV,
+    "stats": STATS,
+    "latency_png": "latency_analysis.png",
+    "latency_svg": "latency_analysis.svg",
+    "throughput_png": "throughput_analysis.png",
+    "throughput_svg": "throughput_analysis.svg",
+}
+"""What may lie beside a run's ``run.json``, by what it is."""
+
+
 def run_directory(storage: Path, run_id: str) -> Path:
     """Where everything of a run lies: ``storage/runs/<run_id>``. Raises ``ValueError`` for an id that is no plain name."""
     if _SAFE_NAME.fullmatch(run_id) is None:
         raise ValueError(f"{run_id!r} cannot name a directory: use letters, digits and '._+-', a letter or digit first")
     return storage / "runs" / run_id
+
+
+def file_name_of(run_id: str) -> str:
+    """The id itself, to name a file by. Raises ``ConfigError`` for one that is no plain name: no run of ours has such an id."""
+    try:
+        return run_directory(Path(), run_id).name
+    except ValueError as error:
+        raise ConfigError(f"the run's id {error}") from None
+
+
+def artifacts_in(directory: Path) -> dict[str, str]:
+    """Which of ``ARTIFACTS`` lie in a run's directory: paths relative to it, by what they are."""
+    return {what: name for what, name in ARTIFACTS.items() if (directory / name).is_file()}
 
 
 def write_run(storage: Path, document: RunDocument) -> Path:
@@ -39,10 +67,21 @@ def write_atomically(path: Path, text: str) -> None:
 
     Raises ``LlmperfError`` naming the path; what was there before is then still there.
     """
+    with file_in_place(path) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def file_in_place(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write: it takes its place when the block ends, whole as ``write_atomically`` has it; not at all when it raises.
+
+    An ``OSError`` within the block is told as ``LlmperfError`` naming the path.
+    """
     with _refusal_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _complete(path.parent, path.name, text.encode()) as temporary:
-            os.replace(temporary, path)
+        with _complete(path.parent, path.name) as (file, finished):
+            yield file
+            os.replace(finished(), path)
         _sync_directory(path.parent)
 
 
@@ -55,9 +94,12 @@ def write_numbered(directory: Path, name: str, text: str) -> tuple[int, Path]:
     with _refusal_named(directory):
         directory.mkdir(parents=True, exist_ok=True)
         # The file is complete before the number is taken, so that a full disk or a crash in between takes none.
-        with _complete(directory, name, text.encode()) as temporary, _next_number(directory) as number:
-            path = directory / f"{number:04d}_{name}.json"
-            os.rename(temporary, path)
+        with _complete(directory, name) as (file, finished):
+            file.write(text.encode())
+            temporary = finished()
+            with _next_number(directory) as number:
+                path = directory / f"{number:04d}_{name}.json"
+                os.rename(temporary, path)
         _sync_directory(directory)
     return number, path
 
@@ -119,22 +161,29 @@ def _refusal_named(place: Path) -> Iterator[None]:
         raise LlmperfError(
             f"cannot write the results: {reason}",
             where=Where(file=str(place)),
-            hint="Free space there, or choose another place (--llmperf-storage, --llmperf-json).",
+            hint="Free space there, or choose another place.",
         ) from error
 
 
 @contextmanager
-def _complete(directory: Path, name: str, content: bytes) -> Iterator[Path]:
-    """A whole and durable file under a passing name, to be renamed within the block; it is gone when it was not."""
+def _complete(directory: Path, name: str) -> Iterator[tuple[IO[bytes], Callable[[], Path]]]:
+    """A file under a passing name to write, and what makes it whole and durable, to be renamed within the block.
+
+    It is gone when it was not renamed.
+    """
     # In the same directory: a rename across file systems is no longer atomic.
     descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=directory)
+
+    def finished() -> Path:
+        file.flush()
+        os.fchmod(file.fileno(), 0o644)  # mkstemp's 0600 would hide results from a CI's collecting step
+        os.fsync(file.fileno())
+        file.close()
+        return Path(temporary)
+
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)  # mkstemp's 0600 would hide results from a CI's collecting step
-            os.fsync(file.fileno())
-        yield Path(temporary)
+            yield file, finished
     finally:
         Path(temporary).unlink(missing_ok=True)
 

@@ -90,8 +90,12 @@ def _check_row(check: Check, grade: Grade | None) -> tuple[str, ...]:
 
 
 def how_far(check: Check) -> str:
+    """How far the measured value is from its limit."""
+    return margin_text(check.margin, at_most=check.threshold.comparator == "<=")
+
+
+def margin_text(margin: float, *, at_most: bool) -> str:
     """``1.8x over``, ``4.2% over``, ``17% short`` (of what is to be reached); ``46% of limit``, ``2.9x the limit`` where kept."""
-    margin, at_most = check.margin, check.threshold.comparator == "<="
     if math.isnan(margin):
         return "-"
     if math.isinf(margin):

@@ -170,7 +170,7 @@ class App:
             cut_after=fate.cut_after_tokens,
             on_cut=self._driver.withdraw,
         )
-        connection.on_close = partial(self._gone, stream)
+        connection.on_close = partial(self._driver.withdraw, stream)
         if ask.stream:
             connection.write(STREAM_HEAD)
         ready_s = arrived_s + self._spec.api_overhead_s
@@ -201,10 +201,6 @@ class App:
             payload=stream,
             max_tokens=ask.max_tokens,
         )
-
-    def _gone(self, stream: Stream) -> None:
-        self._driver.withdraw(stream)
-        self._metrics.observe_abort()
 
     def _lateness(self, connection: Connection, _body: bytes) -> None:
         connection.reply(200, dump(self._driver.lateness.summary()))

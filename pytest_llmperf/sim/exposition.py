@@ -13,7 +13,7 @@ Labels = Mapping[str, str]
 
 def _go(value: float) -> str:
     """A number as Go, and so Prometheus, writes it."""
-    return str(utils.floatToGoString(value))  # type: ignore[no-untyped-call]
+    return str(utils.floatToGoString(value))
 
 
 def _line(name: str, labels: Labels, value: float) -> str:

@@ -199,7 +199,7 @@ class Metrics:
         self._page.gauge("vllm:cache_config_info", help_text, labels)[0].value = 1.0
 
     def observe(self, step: Step) -> None:
-        """Count what a step did, once its tokens have left."""
+        """Count what a step did, once its tokens have left. A request whose client goes away is in no metric, as in vLLM."""
         self._h_iteration.observe(step.n_tokens)
         if step.decoded:
             self._h_itl.observe(step.end_s - self._last_step_end_s, len(step.decoded))
@@ -209,10 +209,6 @@ class Metrics:
                 self._h_ttft.observe(step.end_s - request.arrival_s)
         for request in step.finished:
             self._observe_finished(request)
-
-    def observe_abort(self) -> None:
-        """Count a request whose client went away."""
-        self._success["abort"].value += 1
 
     def _observe_finished(self, request: Request) -> None:
         self._success[request.finish_reason].value += 1

@@ -17,7 +17,7 @@ Sessions = Callable[..., pytest.RunResult]
 def llmperf(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Sessions:
     """Run pytest in the pytester's folder as a user would: a process of its own, 80 columns, no terminal."""
     for name in list(os.environ):
-        if name.startswith(("LLMPERF_", "PYTEST_")) or name == "PYTHONUNBUFFERED":
+        if name.startswith(("LLMPERF_", "PYTEST_", "GITHUB_")) or name == "PYTHONUNBUFFERED":
             monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "80")
 

@@ -136,6 +136,11 @@ def test_what_is_no_sla_is_told_in_the_test(pytester: pytest.Pytester, llmperf: 
         ("--llmperf-sla=ttft: {p99: 1 parsec}", "--llmperf-sla: '1 parsec' has the unknown unit 'parsec'; a duration is written"),
         ("--llmperf-sla={ttft", "--llmperf-sla: not YAML: '{ttft'"),
         ("--llmperf-json=test_suite.py/out.json", "--llmperf-json: cannot write"),
+        ("--llmperf-json=/dev/null", "--llmperf-json: cannot write '/dev/null'"),
+        ("--llmperf-markdown=.", "--llmperf-markdown: cannot write"),
+        ("--llmperf-markdown=test_suite.py/summary.md", "--llmperf-markdown: cannot write"),
+        ("--llmperf-export=openmetrics=test_suite.py/m.txt", "--llmperf-export: cannot write"),
+        ("--llmperf-export=llm-d=test_suite.py/reports", "--llmperf-export: cannot write"),
         ("--llmperf-storage=test_suite.py", "--llmperf-storage: cannot write"),
         ("--llmperf-trace=azure.csv", "--llmperf-trace: the trace"),
         (

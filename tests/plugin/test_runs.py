@@ -13,11 +13,15 @@ from threading import Event
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 
 from pytest_llmperf.deploy.sim import SimDeployment, SimTarget
 from pytest_llmperf.experiment.catalog import builtin_directory, load_catalog
 from pytest_llmperf.experiment.matrix import expand
+from pytest_llmperf.report.requests_file import read_requests
+from pytest_llmperf.report.results_v2 import RunDocument
+from pytest_llmperf.report.stats import stats_text
 
 Sessions = Callable[..., pytest.RunResult]
 SCHEMA = Path(__file__).parents[2] / "docs" / "schema" / "results-2.json"
@@ -51,26 +55,68 @@ def results(pytester: pytest.Pytester) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2", "--dist", "loadgroup")], ids=["alone", "xdist"])
-def test_pass(pytester: pytest.Pytester, llmperf: Sessions, workers: tuple[str, ...]) -> None:
+def test_pass(pytester: pytest.Pytester, llmperf: Sessions, workers: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_SHA", "0123abcd")
+    commit = committed(pytester.path)
     suite(pytester, '{"ttft": {"p50": "500ms"}, "error_rate": "1%"}')
-    result = llmperf("-k", "h100 or l40s", "--llmperf-json=out.json", "--alluredir=allure", *workers)
+    result = llmperf("-k", "h100 or l40s", "--llmperf-json=out.json", "--llmperf-requests-csv", "--alluredir=allure", *workers)
     assert result.ret == pytest.ExitCode.OK
     result.assert_outcomes(passed=4)
     runs = results(pytester)["runs"]
     assert len(runs) == 4
     assert {run["simulated"] for run in runs} == {True}
     assert sorted(str(run["verdict"]) for run in runs) == ["None", "None", "PASS", "PASS"]
-    assert len(list((pytester.path / ".llmperf" / "runs").glob("*/run.json"))) == 4
+    for run in runs:
+        check_directory(pytester.path / ".llmperf" / "runs" / run["run_id"], run)
+        check_configuration(run["configuration"])
+        assert run["configuration"]["commit"] == commit
     assert "SIMULATED" in result.stdout.str()
     assert max(len(line) for line in result.outlines if "gke_" in line or "PASS" in line) <= 80
     check_allure(pytester.path / "allure", runs)
+
+
+def committed(folder: Path) -> str:
+    """The commit of a repository that is made there."""
+    author = ("-c", "user.name=A", "-c", "user.email=a@example.org")
+    for command in (("init", "-q"), (*author, "commit", "-q", "--allow-empty", "-m", "first")):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    return subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def check_directory(folder: Path, run: dict[str, Any]) -> None:
+    """What lies beside a run's document is what it names, and says the same."""
+    assert json.loads((folder / "run.json").read_text()) == run
+    assert {path.name for path in folder.iterdir()} == {"run.json", *run["artifacts"].values()}
+    assert {"requests", "requests_csv", "stats"} <= set(run["artifacts"])
+    requests = read_requests(folder / run["artifacts"]["requests"], ["outcome", "ttft_s", "scheduled_s"])
+    opened_s = run["timing"]["window_end_s"] - run["timing"]["window_s"]
+    counted = (requests["outcome"] == "OK") & (requests["scheduled_s"] > opened_s - 1e-6)
+    assert counted.sum() == run["counts"]["ok"]
+    median = np.sort(requests["ttft_s"][counted])[(counted.sum() - 1) // 2]
+    assert run["metrics"]["ttft_p50"]["value"] == pytest.approx(median)
+    assert len((folder / run["artifacts"]["requests_csv"]).read_text().splitlines()) == len(counted) + 1
+    assert stats_text(RunDocument.model_validate(run)) == (folder / run["artifacts"]["stats"]).read_text()
+    series = run["series"]
+    assert sum(series["sent_per_s"]) * series["step_s"] == pytest.approx(len(counted), abs=1e-3)
+
+
+def check_configuration(part: dict[str, Any]) -> None:
+    assert (part["settings"]["policy"], part["settings"]["requests_csv"], part["settings"]["storage"]) == (
+        "measured",
+        "yes",
+        ".llmperf",
+    )
+    assert part["environment"]["GITHUB_SHA"] == "0123abcd"
+    assert part["gpu"].endswith("(simulated)")
+    assert "--tensor-parallel-size=1" in part["engine_arguments"]
+    assert part["dirty"] is False
 
 
 def check_allure(folder: Path, runs: list[dict[str, Any]]) -> None:
     tests = [json.loads(path.read_text()) for path in folder.glob("*-result.json")]
     assert len(tests) == 4
     attached = [
-        json.loads((folder / a["source"]).read_text()) for test in tests for a in test["attachments"] if a["name"] != "log"
+        json.loads((folder / a["source"]).read_text()) for test in tests for a in test["attachments"] if a["name"] == "run.json"
     ]
     assert {document["run_id"] for document in attached} == {run["run_id"] for run in runs}
     labels = {(label["name"], label["value"]) for test in tests for label in test["labels"]}

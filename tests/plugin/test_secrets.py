@@ -121,7 +121,11 @@ def test_no_secret_is_shown_or_stored(
     pytester: pytest.Pytester, llmperf: Sessions, echoing: EchoingServer, arguments: list[str]
 ) -> None:
     written = ("--llmperf-json=out.json", "--llmperf-save=main", "--alluredir=allure", "--junitxml=junit.xml")
-    result = llmperf(*arguments, *written, "-rA", "-vv", "-l", "--full-trace", "--log-level=DEBUG", "--log-file=log.txt")
+    told = ("--llmperf-markdown=summary.md", "--llmperf-requests-csv", "--llmperf-export=pytest-benchmark=bench.json")
+    exported = ("--llmperf-export=openmetrics=metrics.txt", "--llmperf-export=llm-d=reports")
+    result = llmperf(
+        *arguments, *written, *told, *exported, "-rA", "-vv", "-l", "--full-trace", "--log-level=DEBUG", "--log-file=log.txt"
+    )
     result.assert_outcomes(passed=1, failed=1)
     assert echoing.seen == {(f"Bearer {TOKEN}", HEADER, FROM_FILE)}
     runs = json.loads((pytester.path / "out.json").read_text())["runs"]

@@ -45,7 +45,7 @@ def test_wheel_carries_the_catalog_and_the_manifests(wheel: Path) -> None:
         shipped = {f"pytest_llmperf/data/{path.relative_to(ROOT)}" for path in (ROOT / folder).rglob("*") if path.is_file()}
         assert shipped
         assert shipped <= names
-    assert "pytest_llmperf/py.typed" in names
+    assert {"pytest_llmperf/py.typed", "pytest_llmperf/report/templates/report.html.j2"} <= names
 
 
 def test_wheel_works_in_another_repository(wheel: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ ALLOWED = {layer: BASE | set(FLOW[: place + 1]) for place, layer in enumerate(FL
 }
 ALLOWED["deploy"] = ALLOWED["deploy"] | {"sim"}
 PLUGIN_ONLY = {"pytest", "_pytest", "allure", "allure_commons", "allure_pytest"}
-LAZY = {"pandas", "scipy", "matplotlib", "pyarrow", "kubernetes", "rich"}
+LAZY = {"pandas", "scipy", "matplotlib", "pyarrow", "kubernetes", "rich", "jinja2"}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 

@@ -72,6 +72,14 @@ def test_bad_keys(name: str, statistic: str | None, message: str) -> None:
         ("output_tokens_per_s", "1.5k", 1500.0, "1,500/s"),
         ("cost_per_mtok", "$2.50", 2.5, "$2.50"),
         ("cost_per_mtok", 2.5, 2.5, "$2.50"),
+        ("cost_per_mtok_input", "$0.0352", 0.0352, "$0.035"),
+        ("requests_per_gpu_hour", "7200/h", 7200.0, "7,200/h"),
+        ("requests_per_gpu_hour", "2/s", 7200.0, "7,200/h"),
+        ("requests_per_gpu_hour", "7.2k", 7200.0, "7,200/h"),
+        ("tokens_per_dollar", "450k/$", 450_000.0, "450,000/$"),
+        ("tokens_per_dollar", "450k", 450_000.0, "450,000/$"),
+        ("joules_per_token", "400mJ", 0.4, "0.4J"),
+        ("joules_per_token", 0.4, 0.4, "0.4J"),
     ],
 )
 def test_values(metric: str, text: object, value: float, shown: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmperf.secrets import Secret, is_secret, masked_words, secrets_in, without_credentials
+from pytest_llmperf.secrets import Secret, is_secret, masked_text, masked_words, secrets_in, without_credentials
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,8 @@ from pytest_llmperf.secrets import Secret, is_secret, masked_words, secrets_in, 
         "PGPASSWORD",
         "HF_TOKEN_READ",
         "API_KEY_2",
+        "VLLM_S3_ACCESS_KEY_ID",
+        "sig",
     ],
 )
 def test_names_of_secrets(name: str) -> None:
@@ -57,6 +59,9 @@ def test_names_of_secrets(name: str) -> None:
         "author",
         "compass",
         "key_id",
+        "image_token_id",
+        "signal",
+        "design",
         "X-Team",
         "question",
         "pattern",
@@ -80,6 +85,28 @@ def test_names_of_anything_else(name: str) -> None:
 )
 def test_what_holds_a_url_is_shown_without_its_secrets(text: str, shown: str) -> None:
     assert without_credentials(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("INFO pull from https://user:urlPassw0rd@hub/m: 401", "INFO pull from https://***@hub/m: 401"),
+        ("GET https://blob/m?sv=1&sig=abc%3D: 403", "GET https://blob/m?sv=1&sig=*** 403"),
+        ("Authorization: Bearer eyJhbGciOiJIUzI1NiJ9.e30.x, again", "Authorization: Bearer ***, again"),
+        ("{'authorization': 'bearer abcdefgh'}", "{'authorization': 'bearer ***'}"),
+        ("a Bearer token is missing", "a Bearer token is missing"),
+        ("curl -su me:secret http://host", "curl -su me:*** http://host"),
+        ("curl --user=me:secret --proxy-user 'p:q' http://host:80", "curl --user=me:*** --proxy-user 'p:***' http://host:80"),
+        ("python -u serve.py --host a:80 --cpu-url b:1", "python -u serve.py --host a:80 --cpu-url b:1"),
+        (
+            "ValueError: eos_token_id=2 at http://127.0.0.1:8000/health",
+            "ValueError: eos_token_id=2 at http://127.0.0.1:8000/health",
+        ),
+    ],
+)
+def test_a_text_is_shown_without_what_its_form_tells_to_be_a_secret(text: str, shown: str) -> None:
+    assert masked_text(text) == shown
+    assert masked_text(f"first line\n{text}\nlast") == f"first line\n{shown}\nlast"
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,13 @@ from pytest_llmperf.errors import UnitError
         (units.parse_usd_per_hour, "$2.10/h", 2.10),
         (units.parse_usd_per_hour, "$1,000/h", 1000.0),
         (units.parse_usd, "$1.20", 1.20),
+        (units.parse_per_hour, "2/s", 7200.0),
+        (units.parse_per_hour, "1M/h", 1e6),
+        (units.parse_per_hour, "7.2k / min", 432_000.0),
+        (units.parse_per_usd, "450k/$", 450_000.0),
+        (units.parse_per_usd, "3 / $", 3.0),
+        (units.parse_energy, "400mJ", 0.4),
+        (units.parse_energy, "2kJ", 2000.0),
     ],
 )
 def test_reads_what_people_write(parse: Callable[[object], float], text: object, value: float) -> None:
@@ -72,6 +79,12 @@ def test_reads_what_people_write(parse: Callable[[object], float], text: object,
         (units.parse_usd_per_hour, "2.10", "'2.10' is not a price; write it like '$2.10/h'"),
         (units.parse_usd_per_hour, "$-2/h", "'$-2/h' is not a price; write it like '$2.10/h'"),
         (units.parse_usd, "1.20", "'1.20' is not an amount of money; write it like '$1.20'"),
+        (units.parse_per_hour, "7200", "'7200' is not a number for each hour; write it like '7200/h' or '7.2k/h'"),
+        (units.parse_per_hour, "7200/day", "'7200/day' is not a number for each hour; write it like '7200/h' or '7.2k/h'"),
+        (units.parse_per_hour, "-1/h", "'-1' is not a count: it must be finite and not negative"),
+        (units.parse_per_usd, "450k", "'450k' is not a number for each dollar; write it like '450k/$'"),
+        (units.parse_per_usd, "450k/€", "'450k/€' is not a number for each dollar; write it like '450k/$'"),
+        (units.parse_energy, "1Wh", "'1Wh' has the unknown unit 'Wh'; an energy is written like '0.4J' or '400mJ'"),
     ],
 )
 def test_says_what_is_wrong(parse: Callable[[object], float], text: object, message: str) -> None:
@@ -121,6 +134,9 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         units.parse_bandwidth,
         units.parse_usd_per_hour,
         units.parse_usd,
+        units.parse_per_hour,
+        units.parse_per_usd,
+        units.parse_energy,
     ):
         try:
             value = parse(text)
@@ -149,6 +165,15 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         (units.format_rate(4), "4/s"),
         (units.format_usd(1.2), "$1.20"),
         (units.format_usd(math.nan), "-"),
+        (units.format_usd(0.0352), "$0.035"),
+        (units.format_usd(0.0996), "$0.10"),
+        (units.format_usd(0.0), "$0.00"),
+        (units.format_per_usd(452_123.4), "452,123/$"),
+        (units.format_per_usd(math.nan), "-"),
+        (units.format_per_hour(7200.0), "7,200/h"),
+        (units.format_per_hour(math.nan), "-"),
+        (units.format_energy(0.4), "0.4J"),
+        (units.format_energy(math.nan), "-"),
         (units.format_bytes(16 * 2**30), "16Gi"),
         (units.format_bytes(3 * 2**40), "3Ti"),
     ],

@@ -140,3 +140,10 @@ def test_a_service_of_another_kind_has_no_first_completion() -> None:
         deployment = target(server.url, served_model=None).deploy(CELL, print)
     assert [phase.name for phase in deployment.info.phases] == ["ready"]
     assert not deployment.endpoint.openai
+
+
+def test_the_version_is_known_where_the_server_says_it() -> None:
+    with scripted_server(version=[(200, '{"version": "0.32.0"}')]) as server:
+        assert target(server.url).deploy(CELL, print).info.engine_version == "0.32.0"
+    with scripted_server(version=[(404, "")]) as server:
+        assert target(server.url).deploy(CELL, print).info.engine_version is None

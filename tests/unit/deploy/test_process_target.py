@@ -19,6 +19,7 @@ import pytest
 
 from pytest_llmperf.deploy import process, supervised
 from pytest_llmperf.deploy.base import check_standing
+from pytest_llmperf.deploy.gpu import gpu_here
 from pytest_llmperf.deploy.process import EngineLog, ProcessDeployment, ProcessTarget, ReservedPort
 from pytest_llmperf.errors import ConfigError, DeployError
 from pytest_llmperf.experiment.catalog import builtin_directory, load_catalog
@@ -70,7 +71,8 @@ def test_the_simulator_behind_a_command_is_served_measured_and_ended() -> None:
     assert deployment.endpoint.simulated
     assert deployment.info.target == "process"
     assert deployment.info.simulated
-    assert deployment.info.engine.startswith("vLLM simulator ")
+    assert deployment.info.engine == f"vLLM simulator {deployment.info.engine_version}"
+    assert deployment.info.gpu is None  # whatever the simulator stands for is not this machine's
     assert "pytest_llmperf.cli" in deployment.info.command
     assert [phase.name for phase in deployment.info.phases] == ["process", "cold start", "first completion"]
     assert states[-1] == "first completion"
@@ -247,12 +249,21 @@ def test_no_secret_is_in_the_log_or_the_document(tmp_path: Path, monkeypatch: py
         assert "the key is ***" in tail
         assert "MY_API_KEY=***" in document
         assert "PLAIN=shown" in document
+        assert deployment.info.engine_arguments[-2:] == ("--api-key", "***")
         assert deployment.endpoint.api_key == "sk-1234567890"
         (kept,) = tmp_path.iterdir()
         for text in (tail, document, repr(deployment), kept.read_text()):
             assert not [each for each in (SECRET, "sk-1234567890", "from-the-variant") if each in text]
     finally:
         deployment.close()
+
+
+def test_credentials_that_only_the_engine_knows_are_not_in_what_is_told_of_its_log() -> None:
+    with EngineLog(CELL, None) as log:
+        log.file.write(b"401 at https://me:urlPassw0rd@hub/m?sig=sasSignature\n")
+        log.file.write(b"sent Authorization: Bearer abc.def.ghi\nlast line\n")
+        log.file.flush()
+        assert log.tail() == "401 at https://***@hub/m?sig=***\nsent Authorization: Bearer ***\nlast line"
 
 
 def test_the_variants_environment_reaches_the_engine() -> None:
@@ -391,6 +402,27 @@ def test_a_program_beside_python_is_found_without_path(tmp_path: Path, monkeypat
     with deployed(ProcessTarget(command="my-engine --port {port}", ready_timeout_s=30.0)) as deployment:
         assert f"PATH is {engine.parent}:" in deployment.log_tail()
         assert deployment.info.command[0] == "my-engine"
+
+
+def test_its_arguments_its_version_and_the_machines_accelerator_are_documented(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = {
+        "my-engine": f'shift; exec {sys.executable} {Path(__file__).with_name("fake_engine.py")} "$@"',
+        "nvidia-smi": "echo 'NVIDIA L4, 550.54.15'",
+    }
+    for name, script in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    gpu_here.cache_clear()
+    with deployed(
+        ProcessTarget(command="my-engine serve --served-model {served_model} --port {port}", ready_timeout_s=30.0)
+    ) as deployment:
+        info = deployment.info
+    gpu_here.cache_clear()
+    assert (info.engine_version, info.gpu, info.driver) == ("9.9", "NVIDIA L4", "550.54.15")
+    assert info.engine_arguments[:3] == ("--served-model", CELL.model.name, "--port")
 
 
 def test_a_log_that_is_closed_has_no_tail() -> None:

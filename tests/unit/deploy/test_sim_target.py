@@ -47,6 +47,24 @@ def test_close_leaves_nothing(deployment: SimDeployment) -> None:
     deployment.close()
 
 
+def test_what_is_simulated_is_documented(deployment: SimDeployment) -> None:
+    info = deployment.info
+    assert info.engine == f"vLLM simulator {info.engine_version}"
+    assert info.gpu == f"{CELL.hardware.title} (simulated)"
+    assert info.driver is None
+    assert "--tensor-parallel-size=1" in info.engine_arguments
+    assert "--enable-prefix-caching" in info.engine_arguments
+
+
+def test_several_simulated_accelerators_are_counted_and_arguments_are_the_cells() -> None:
+    hardware = replace(CELL.hardware, count=2, interconnect="nvlink-h100")
+    variant = replace(CELL.variant, engine_args={"max-num-seqs": 8, "tensor-parallel-size": 2, "enable-prefix-caching": False})
+    standing = SimTarget(ready_timeout_s=30.0).deploy(replace(CELL, hardware=hardware, variant=variant), lambda _: None)
+    standing.close()
+    assert standing.info.gpu == f"2 x {CELL.hardware.title} (simulated)"
+    assert {"--max-num-seqs=8", "--tensor-parallel-size=2", "--no-enable-prefix-caching"} <= set(standing.info.engine_arguments)
+
+
 def test_close_ends_a_simulator_that_ignores_sigterm(deployment: SimDeployment, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sim, "END_TIMEOUT_S", 0.5)
     deployment.process.send_signal(signal.SIGSTOP)  # a stopped process takes no SIGTERM

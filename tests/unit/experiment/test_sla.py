@@ -43,7 +43,9 @@ def test_limits_take_their_metrics_direction() -> None:
 @pytest.mark.parametrize("name", METRICS)
 def test_every_metric_of_the_registry_can_be_limited(name: str) -> None:
     metric = METRICS[name]
-    limit = {"s": "1s", "fraction": "50%", "1/s": "5/s", "USD": "$1", "count": "5"}[metric.unit]
+    limit = {"s": "1s", "fraction": "50%", "1/s": "5/s", "1/h": "5/h", "USD": "$1", "1/USD": "5/$", "J": "5J", "count": "5"}[
+        metric.unit
+    ]
     documents: list[dict[str, object]] = (
         [{name: {"p95": limit}}, {f"{name}_p95": limit}] if metric.is_distribution else [{name: limit}]
     )

@@ -12,15 +12,20 @@ from pytest_llmperf.errors import ConfigError
 from pytest_llmperf.judge.drift import drift
 from pytest_llmperf.judge.paired import Comparison
 from pytest_llmperf.judge.verdict import Outcome
-from pytest_llmperf.load.records import LoadResult
+from pytest_llmperf.load.records import LoadResult, RequestLog
 from pytest_llmperf.measure.run import Steadiness
 from pytest_llmperf.metrics import metric_key
 from pytest_llmperf.plugin.drift import drift as drift_of
 from pytest_llmperf.plugin.load import LoadRun
+from pytest_llmperf.report.document import RunDocument
 from tests.unit.measure.logs import failed, result_of, streamed
 from tests.unit.report.runs import run_of
 
 LENGTH_S = 90.0
+
+
+def forget(document: RunDocument, log: RequestLog | None = None) -> None:
+    """A test without a session has nobody who keeps its runs."""
 
 
 def run(ttft_s: Callable[[float], float]) -> LoadResult:
@@ -64,7 +69,7 @@ def test_the_drift_of_a_run_begins_where_it_is_measured_from() -> None:
     asked = [streamed(i / 10, 0.05 if i < 300 else 0.1) for i in range(900)]
     whole = run_of(asked)
     settled = replace(whole, steadiness=Steadiness(extra_warmup_s=30.0))
-    outcomes = [drift_of(LoadRun(run, keep=lambda _: None), "ttft_p50").outcome for run in (whole, settled)]
+    outcomes = [drift_of(LoadRun(run, keep=forget), "ttft_p50").outcome for run in (whole, settled)]
     assert outcomes == [Outcome.FAIL, Outcome.PASS]
 
 
@@ -72,7 +77,7 @@ def test_a_load_that_changes_is_refused() -> None:
     asked = [streamed(i / 10, 0.05 if i < 300 else 0.1) for i in range(900)]
     ramped = replace(run_of(asked, profile="poisson 5/s to 20/s in 90s"), is_stationary=False)
     with pytest.raises(ConfigError) as caught:
-        drift_of(LoadRun(ramped, keep=lambda _: None), "ttft_p50")
+        drift_of(LoadRun(ramped, keep=forget), "ttft_p50")
     assert str(caught.value) == (
         "drift(): poisson 5/s to 20/s in 90s changes by plan, so that its end cannot be held against its beginning\n"
         '  Load with a closed loop without a ramp, concurrency(8), or at one rate: constant("4/s"), poisson("4/s").'

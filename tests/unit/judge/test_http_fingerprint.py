@@ -43,7 +43,7 @@ def test_secrets_of_a_template_are_in_none() -> None:
         "more": [{"token": 5331}],
         "session_key": "{session}",
         "bypass_auth": True,
-        "callback": "https://me:s3cret@host/done?sig=1&token=s3cret",
+        "callback": "https://me:s3cret@host/done?page=1&token=s3cret",
     }
     told = of(
         replace(ASKED, http=replace(TEMPLATE, path="/chat?access_token=s3cret&page=2", body=body, headers={"X-Auth": "s3cret"}))
@@ -58,7 +58,7 @@ def test_secrets_of_a_template_are_in_none() -> None:
         "more": [{"token": "***"}],
         "session_key": "{session}",
         "bypass_auth": True,
-        "callback": "https://***@host/done?sig=1&token=***",
+        "callback": "https://***@host/done?page=1&token=***",
     }
 
 

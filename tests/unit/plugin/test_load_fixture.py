@@ -6,26 +6,31 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from pytest_llmperf.deploy.sim import SimDeployment, SimTarget
-from pytest_llmperf.errors import ConfigError, DeployError, LoadError
+from pytest_llmperf.errors import ConfigError, DeployError, LlmperfError, LoadError
 from pytest_llmperf.experiment.catalog import builtin_directory, load_catalog
 from pytest_llmperf.experiment.matrix import expand
 from pytest_llmperf.experiment.profile import LoadProfile, bursts, concurrency, constant, trace
 from pytest_llmperf.experiment.stages import hold, ramp, stages
 from pytest_llmperf.load.options import LoadProgress
-from pytest_llmperf.load.plan import plan_load
+from pytest_llmperf.load.plan import LoadPlan, plan_load
+from pytest_llmperf.load.records import LoadResult
+from pytest_llmperf.measure.server_sources import ServerSources
+from pytest_llmperf.measure.server_watch import OnProgress, Told, Watching
 from pytest_llmperf.plugin.cells import sla_given
 from pytest_llmperf.plugin.drift import drift
 from pytest_llmperf.plugin.load import Load, SlaMissError
 from pytest_llmperf.plugin.progress import ProgressLine
 from pytest_llmperf.plugin.recorder import Recorder
 from tests.unit.measure.logs import result_of, streamed
+from tests.unit.measure.pages_server import pages_server
 
 CATALOG = load_catalog([builtin_directory()])
 CELL = expand(CATALOG.matrix_named("default"), CATALOG)[0]
@@ -74,7 +79,7 @@ def load_on(
         node_id=node_id,
         seed=seed,
         workers=workers,
-        price_per_hour=None,
+        price=None,
         keep=recorder.keep,
         progress=Assassin(strike),
         read_sla=partial(sla_given, catalog=CATALOG, gate="acceptable"),
@@ -183,6 +188,73 @@ def test_a_deployment_lost_under_load_is_an_error_and_what_was_measured_is_kept(
     assert run.counts.failed > 0
 
 
+class Faulty:
+    """Hears of a load, finds its run stored, and cannot tell anything."""
+
+    def __init__(self, storage: Path, fault: BaseException) -> None:
+        self._storage, self._fault = storage, fault
+        self.found = 0
+
+    def also(self, report: OnProgress) -> OnProgress:
+        return report
+
+    def ended(self) -> None:
+        """Nothing."""
+
+    def told(self, result: LoadResult, extra_warmup_s: float) -> Told:  # noqa: ARG002
+        self.found = len(list(self._storage.glob("runs/*/requests.parquet")))
+        raise self._fault
+
+
+@dataclass(repr=False)
+class LoadOfFaulty(Load):
+    """A load whose server is watched as a test says."""
+
+    watching: Watching | None = None
+
+    def _watched(self, plan: LoadPlan) -> AbstractContextManager[Watching]:  # noqa: ARG002
+        assert self.watching is not None
+        return nullcontext(self.watching)
+
+
+def faulty_load(deployment: SimDeployment, recorder: Recorder, fault: BaseException) -> tuple[Load, Faulty]:
+    load, faulty = load_on(deployment, recorder), Faulty(recorder.storage, fault)
+    given = {each.name: getattr(load, each.name) for each in fields(load)}
+    return LoadOfFaulty(**given, watching=faulty), faulty
+
+
+def test_whatever_goes_wrong_with_the_server_s_side_is_noted_and_the_run_is_there(
+    standing: SimDeployment, tmp_path: Path
+) -> None:
+    recorder = Recorder(tmp_path)
+    load, faulty = faulty_load(standing, recorder, ZeroDivisionError("an odd page"))
+    run = load(constant("20/s"), "300ms", warmup="0s").run
+    note = "the server's side is not known: what it says cannot be reckoned (ZeroDivisionError)"
+    assert (run.server, run.result.health.notes[-1], faulty.found) == (None, note, 1)
+    (document,) = recorder.drain()
+    assert document.counts.ok == 6
+    assert note in document.client.notes
+
+
+def test_a_run_is_stored_before_the_server_s_side_is_waited_for(standing: SimDeployment, tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+    load, faulty = faulty_load(standing, recorder, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        load(constant("20/s"), "300ms", warmup="0s")
+    (document,) = recorder.drain()
+    assert (document.counts.ok, faulty.found) == (6, 1)
+    assert (tmp_path / "runs" / document.run_id / "run.json").is_file()
+
+
+def test_the_accelerators_power_makes_the_energy_known(standing: SimDeployment, tmp_path: Path) -> None:
+    with pages_server() as pages:
+        pages.lines = b"DCGM_FI_DEV_POWER_USAGE 300\n"
+        load = load_on(standing, Recorder(tmp_path))
+        load.server = ServerSources((("dcgm", pages.url("/gpus")),))
+        run = load(constant("20/s"), "500ms", warmup="0s")
+    assert run["joules_per_token"] == pytest.approx(300 / run["output_tokens_per_s"])
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="finds its children in /proc")
 def test_a_lost_worker_is_an_error_and_no_ctrl_c(standing: SimDeployment, tmp_path: Path) -> None:
     recorder = Recorder(tmp_path)
@@ -191,6 +263,17 @@ def test_a_lost_worker_is_an_error_and_no_ctrl_c(standing: SimDeployment, tmp_pa
         load(constant("20/s"), "20s", warmup="0s")
     (run,) = recorder.drain()
     assert run.counts.ok > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds its children in /proc")
+def test_how_a_load_ended_says_more_than_a_disk_that_will_not_keep_it(standing: SimDeployment, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    recorder = Recorder(tmp_path / "file")
+    with pytest.raises(LlmperfError, match=r"run\.json: cannot write the results: Not a directory"):
+        load_on(standing, recorder)(constant("20/s"), "200ms", warmup="0s")
+    with pytest.raises(LoadError, match=r"load worker . was killed by signal 9"):
+        load_on(standing, recorder, workers=2, strike=kill_a_worker)(constant("20/s"), "20s", warmup="0s")
+    assert len(recorder.drain()) == 2
 
 
 def kill_a_worker() -> None:

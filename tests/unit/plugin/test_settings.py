@@ -104,6 +104,35 @@ def test_autosave_is_yes_or_no() -> None:
         settings(None, None, {"llmperf_autosave": "main"})
 
 
+def test_what_was_given_is_kept_as_it_was_written_with_the_defaults() -> None:
+    found = settings({"--llmperf-storage": "a/b"}, {"LLMPERF_READY_TIMEOUT": "90s"}, {"llmperf_compare": "main"})
+    assert {name: found.given[name] for name in ("storage", "ready_timeout", "compare", "policy", "seed")} == {
+        "storage": "a/b",
+        "ready_timeout": "90s",
+        "compare": "main",
+        "policy": "measured",
+        "seed": "0",
+    }
+    assert "catalog" not in found.given
+
+
+def test_it_knows_which_variables_hold_a_secret() -> None:
+    endpoint: dict[str, str | list[str]] = {"--llmperf-target": "endpoint", "--llmperf-url": "http://h:1"}
+    given = {**endpoint, "--llmperf-header": ["X-A=env:ONE", "X-B=file:two"]}
+    assert settings(given).secret_variables == ("LLMPERF_API_KEY", "ONE")
+    assert settings({**given, "--llmperf-api-key-env": "MINE"}).secret_variables == ("MINE", "ONE")
+
+
+def test_requests_as_csv_are_a_switch() -> None:
+    assert [settings(given).requests_csv for given in ({}, {"--llmperf-requests-csv": "yes"})] == [False, True]
+    assert settings(None, None, {"llmperf_requests_csv": "on"}).requests_csv
+
+
+def test_plots_are_a_switch_that_may_also_be_left_alone() -> None:
+    assert [settings(given).plots for given in ({}, {"--llmperf-plots": "yes"})] == [None, True]
+    assert settings(None, {"LLMPERF_PLOTS": "no"}).plots is False
+
+
 def test_a_setting_knows_where_it_was_written() -> None:
     found = settings({"--llmperf-compare": "main"}, {"LLMPERF_SAVE": "x"}, {"llmperf_compare_fail": "tpot_p50:5%"})
     places = [str(found.where(name)) for name in ("compare", "save", "compare_fail", "seed")]
@@ -164,7 +193,8 @@ def test_columns() -> None:
 
 
 def test_the_three_forms_of_every_option_are_one_name() -> None:
-    assert {option.name for option in OPTIONS} == {name.removesuffix("_s") for name in Settings.__dataclass_fields__} - {"places"}
+    fields = {name.removesuffix("_s") for name in Settings.__dataclass_fields__}
+    assert {option.name for option in OPTIONS} == fields - {"places", "given"}
     for option in OPTIONS:
         assert option.flag == "--" + option.ini.replace("_", "-")
         assert option.env == option.ini.upper()

@@ -80,7 +80,7 @@ def run_of(
     node_id = f"suites/test_chat.py::{test}[{measured_cell.id}]"
     return Run(
         identity=RunIdentity(run_id, measured_cell, doing or workload(), profile, 42, node_id, simulated, 60.0),
-        deployment=DeploymentInfo("sim", simulated, "vLLM 0.32.0", command, (Phase("start", 1.5),)),
+        deployment=DeploymentInfo("sim", simulated, "vLLM 0.32.0", command, (Phase("start", 1.5),), ready_at=1_750_000_000.0),
         result=result,
         metrics=measure(result, price_per_hour=2.1),
         invalid=invalid,

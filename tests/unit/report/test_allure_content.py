@@ -4,60 +4,70 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pytest_llmperf.report.allure import AllureTest, allure_test, environment_properties
-from pytest_llmperf.report.document import from_json, session_document
+import pytest
+
+from pytest_llmperf.experiment.records import Cell, Workload
+from pytest_llmperf.report.allure import TestFacts, allure_test
 from tests.unit.report.runs import answered, cell, judged, run_of, workload
+
+FACTS = TestFacts("test_meets_sla", cell(), workload(), "chat", simulated=False)
 
 
 def test_behaviours_are_model_workload_and_sla() -> None:
-    test = allure_test("test_meets_sla", cell(), workload(), sla_name="chat", simulated=False)
+    test = allure_test(FACTS)
     assert dict(test.labels) == {"epic": "llama-3.1-8b", "feature": "interactive-chat", "story": "chat", "severity": "critical"}
-    assert test.title == "test_meets_sla on gke_h100_standalone_llama-3.1-8b"
     assert "SIMULATED" not in test.description
-    assert test.attachments == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "sla", "title"),
+    [
+        ("test_meets_sla", workload(), "chat", "Interactive chat meets its SLA"),
+        ("test_interactive_chat", workload(), "chat", "Interactive chat meets its SLA"),
+        ("test_interactive_chat", workload(), None, "Interactive chat"),
+        ("test_ttft_keeps_its_place", workload(), None, "Interactive chat: TTFT keeps its place"),
+        ("test_is_there", None, None, "Is there"),
+        ("test_", workload(), None, "Interactive chat: test_"),
+    ],
+)
+def test_a_title_is_a_sentence(name: str, asked: Workload | None, sla: str | None, title: str) -> None:
+    test = allure_test(replace(FACTS, name=name, workload=asked, sla_name=sla))
+    assert test.title == f"{title} on 1 x H100, GKE, Llama 3.1 8B Instruct"
+
+
+@pytest.mark.parametrize(
+    ("of", "place"),
+    [
+        (cell("h100", 4), "4 x H100, GKE, Llama 3.1 8B Instruct"),
+        (cell(variant="fp8"), "1 x H100, GKE, Llama 3.1 8B Instruct, fp8"),
+        (replace(cell(), method=replace(cell().method, name="helm")), "1 x H100, GKE, helm, Llama 3.1 8B Instruct"),
+    ],
+)
+def test_a_title_tells_cells_apart(of: Cell, place: str) -> None:
+    assert allure_test(replace(FACTS, cell=of, parameters="8")).title == f"Interactive chat meets its SLA [8] on {place}"
 
 
 def test_a_test_without_an_sla_is_its_own_story() -> None:
-    test = allure_test("test_holds", cell(), workload(), sla_name=None, simulated=False)
-    assert ("story", "test_holds") in test.labels
-    assert test.severity == "normal"
+    labels = allure_test(replace(FACTS, name="test_holds", sla_name=None)).labels
+    assert ("story", "holds") in labels
+    assert ("severity", "normal") in labels
+
+
+def test_an_sla_without_a_name_is_described() -> None:
+    test = allure_test(replace(FACTS, sla_name="inline"))
+    assert ("story", "SLA of the marker") in test.labels
+    assert "Held against the SLA of the marker." in test.description
 
 
 def test_simulated_is_said_in_title_description_and_tag() -> None:
-    test = allure_test("test_meets_sla", cell(), workload(), sla_name="chat", simulated=True)
+    test = allure_test(replace(FACTS, simulated=True))
     assert test.title.endswith("(SIMULATED)")
     assert "**SIMULATED**" in test.description
     assert ("tag", "SIMULATED") in test.labels
 
 
 def test_what_identifies_a_test_does_not_depend_on_what_was_measured() -> None:
-    def described(scale: float) -> AllureTest:
-        document = judged(run_of(answered(300, scale=scale)))
-        test = allure_test("test_meets_sla", cell("h100", 4), workload(), sla_name="chat", simulated=True, documents=[document])
-        return replace(test, attachments=())
-
-    assert described(1.0) == described(9.0)
-    assert ("hardware", "h100x4") in described(1.0).parameters
-
-
-def test_each_run_is_one_attachment_that_is_its_document() -> None:
-    documents = [judged(run_of(answered(20), run_id="a1")), judged(run_of(answered(20), run_id="b2"))]
-    test = allure_test("test_twice", cell(), workload(), sla_name="chat", simulated=True, documents=documents)
-    assert [attachment.name for attachment in test.attachments] == ["run a1", "run b2"]
-    assert [from_json(attachment.content) for attachment in test.attachments] == documents
-    assert {(attachment.mime, attachment.extension) for attachment in test.attachments} == {("application/json", "json")}
-
-
-def test_the_environment_lists_what_the_session_ran_on() -> None:
-    runs = [judged(run_of(answered(20))), judged(run_of(answered(20), of=cell("l40s")))]
-    session = session_document(runs, created=0.0, arguments=[], target="sim", simulated=True)
-    properties = environment_properties(session)
-    assert properties["Simulated"] == "yes"
-    assert properties["Engine"] == "vLLM 0.32.0"
-    assert properties["Cells"] == "gke_h100_standalone_llama-3.1-8b, gke_l40s_standalone_llama-3.1-8b"
-    assert all("\n" not in value and value for value in properties.values())
-
-
-def test_a_session_without_runs_has_an_environment_too() -> None:
-    session = session_document([], created=0.0, arguments=[], target="sim", simulated=True)
-    assert environment_properties(session)["Cells"] == "-"
+    facts = replace(FACTS, cell=cell("h100", 4))
+    quick, slow = (allure_test(facts, [judged(run_of(answered(300, scale=scale)))]) for scale in (1.0, 9.0))
+    assert quick == slow == allure_test(facts)
+    assert ("hardware", "h100x4") in quick.parameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pytest_llmperf.measure.trust import TrustLimits
-from pytest_llmperf.report.allure import allure_test
+from pytest_llmperf.report.allure import TestFacts, allure_test
 from pytest_llmperf.report.client_health import client_lines, client_paragraphs
 from pytest_llmperf.report.results_v2 import RunDocument
 from tests.unit.report.runs import answered, cell, judged, run_of, workload
@@ -49,7 +49,7 @@ def test_loosened_limits_are_told_once() -> None:
 
 def test_allure_is_told_the_same() -> None:
     loose = document(invalid=(LATE,), loosened=("lateness_p99:1s (default 50ms)",))
-    test = allure_test("test_meets_sla", cell(), workload(), sla_name=None, simulated=False, documents=[loose])
+    test = allure_test(TestFacts("test_meets_sla", cell(), workload(), None, simulated=False), [loose])
     paragraphs = test.description.split("\n\n")
     assert paragraphs[-2] == f"**The load generator is not trusted** in poisson 10/s: {LATE}."
     assert paragraphs[-1] == "**Trust limits loosened, so that INVALID says less: lateness_p99:1s (default 50ms).**"

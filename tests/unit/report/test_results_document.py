@@ -11,11 +11,13 @@ from typing import Any
 import jsonschema
 import pytest
 
+from pytest_llmperf.deploy.base import DeploymentInfo
 from pytest_llmperf.experiment.sla import Gate, parse_sla
 from pytest_llmperf.judge.verdict import judge
 from pytest_llmperf.load.records import Achieved, ClientHealth
 from pytest_llmperf.measure.compute import standard_keys
 from pytest_llmperf.metrics import metric_key
+from pytest_llmperf.report.commit import Commit
 from pytest_llmperf.report.document import (
     DeploymentErrorPart,
     RunDocument,
@@ -26,8 +28,10 @@ from pytest_llmperf.report.document import (
     session_document,
     to_json,
 )
+from pytest_llmperf.report.results_v2 import BottleneckPart, ServerPart, ServerSeriesPart, ServerTimesPart
+from pytest_llmperf.report.run_context import RunContext
 from pytest_llmperf.report.schema import schema_text
-from tests.unit.measure.logs import worker_health
+from tests.unit.measure.logs import failed, streamed, worker_health
 from tests.unit.report.runs import answered, judged, run_of, verdict_on
 
 CHECKED_IN = Path(__file__).parents[3] / "docs/schema/results-2.json"
@@ -49,7 +53,36 @@ def documents() -> list[RunDocument]:
         judged(run_of(answered(0))),
         judged(run_of(answered(0, failures=3), invalid=("worker 0 was late",))),
         run_document(run_of(answered(300), simulated=False), None),
+        complete(),
     ]
+
+
+def complete() -> RunDocument:
+    """A document that has every part there is."""
+    info = DeploymentInfo(
+        "process",
+        False,
+        "vLLM 0.32.0",
+        ("vllm", "serve", "m", "--api-key", "hunter2"),
+        engine_version="0.32.0",
+        engine_arguments=("--api-key", "hunter2", "--max-num-seqs=8"),
+        image="vllm/vllm-openai:v0.32.0",
+        image_digest="sha256:0123",
+        gpu="NVIDIA H100 80GB HBM3",
+        driver="550.54.15",
+        manifests=("kind: Service\n",),
+    )
+    session = RunContext({"policy": "measured"}, {"GITHUB_SHA": "abc"}, Commit("a" * 40, dirty=True))
+    run = replace(run_of(answered(300), simulated=False), deployment=info)
+    times = ServerTimesPart(count=3, mean_s=0.1, p50_s=0.1, p99_s=None)
+    sampled = ServerSeriesPart(at_s=(0.0, 1.0), values={"running": (1.0, None)})
+    return run_document(run, verdict_on(run), session=session).model_copy(
+        update={
+            "server": ServerPart(source="metrics", samples=2, running_mean=1.0, times={"ttft": times}, series=sampled),
+            "bottleneck": BottleneckPart(kind="none", evidence="nothing was short"),
+            "artifacts": {"requests": "requests.parquet"},
+        }
+    )
 
 
 def session(runs: list[RunDocument]) -> SessionDocument:
@@ -71,7 +104,7 @@ def test_the_schema_is_a_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(schema())
 
 
-@pytest.mark.parametrize("document", documents(), ids=["passed", "failures", "empty", "invalid", "not judged"])
+@pytest.mark.parametrize("document", documents(), ids=["passed", "failures", "empty", "invalid", "not judged", "complete"])
 def test_a_run_is_strict_json_that_the_schema_takes_and_that_reads_back_the_same(document: RunDocument) -> None:
     text = to_json(document)
     jsonschema.validate(strict(text), schema())
@@ -85,6 +118,64 @@ def test_a_session_is_strict_json_that_the_schema_takes_and_that_reads_back_the_
     jsonschema.validate(strict(to_json(document)), schema())
     assert from_json(to_json(document)) == document
     assert document.created == "2025-06-15T15:06:40.000+00:00"
+
+
+def test_how_everything_was_set_up_is_told_without_secrets() -> None:
+    part = complete().configuration
+    assert part.model_dump(exclude={"packages", "client_platform"}) == {
+        "settings": {"policy": "measured"},
+        "environment": {"GITHUB_SHA": "abc"},
+        "commit": "a" * 40,
+        "dirty": True,
+        "engine_version": "0.32.0",
+        "engine_arguments": ("--api-key", "***", "--max-num-seqs=8"),
+        "image": "vllm/vllm-openai:v0.32.0",
+        "image_digest": "sha256:0123",
+        "gpu": "NVIDIA H100 80GB HBM3",
+        "driver": "550.54.15",
+        "manifests": ("kind: Service\n",),
+    }
+    assert {"python", "numpy", "pyarrow"} <= set(part.packages)
+    alone = run_document(run_of(answered(1)), None).configuration
+    assert (alone.settings, alone.environment, alone.commit, alone.dirty) == ({}, {}, None, False)
+
+
+def test_a_run_over_time_has_its_rates_and_what_was_not_seen_is_null() -> None:
+    part = run_document(run_of([streamed(0.5, 0.25, gap_s=0.5, tokens=3), failed(2.5)]), None).series
+    assert part is not None
+    assert part.model_dump() == {
+        "start_s": 0.0,
+        "step_s": 1.0,
+        "last_step_s": 0.5,
+        "sent_per_s": (1.0, 0.0, 1.0, 0.0),
+        "ok_per_s": (0.0, 1.0, 0.0, 0.0),
+        "failed_per_s": (0.0, 0.0, 0.0, 2.0),
+        "output_tokens_per_s": (1.0, 2.0, 0.0, 0.0),
+        "in_flight": (0.5, 0.75, 0.5, 1.0),
+        "ttft_p50_s": (0.25, None, None, None),
+        "ttft_p99_s": (0.25, None, None, None),
+        "tpot_p50_s": (None, 0.5, None, None),
+        "tpot_p99_s": (None, 0.5, None, None),
+        "e2e_p50_s": (None, 1.25, None, None),
+        "e2e_p99_s": (None, 1.25, None, None),
+    }
+    assert run_document(run_of([]), None).series is None
+
+
+@pytest.mark.parametrize("length_s", [1.7, 2.3])
+def test_a_steady_load_is_steady_to_its_end(length_s: float) -> None:
+    asked = [streamed(i / 400, 0.001, gap_s=0.001) for i in range(int(400 * length_s))]
+    part = run_document(run_of(asked), None).series
+    assert part is not None
+    assert part.sent_per_s == pytest.approx([400.0] * 2, rel=0.01)
+    assert part.output_tokens_per_s == pytest.approx([800.0] * 2, rel=0.01)
+    assert part.in_flight == pytest.approx([0.8] * 2, rel=0.01)
+
+
+def test_wider_bins_have_rates_per_second() -> None:
+    part = run_document(run_of([streamed(0.0, 0.25), streamed(1.0, 0.25), streamed(1199.0, 0.25)]), None).series
+    assert part is not None
+    assert (part.step_s, part.sent_per_s[0], len(part.sent_per_s)) == (2.0, 1.0, 600)
 
 
 def test_the_schema_refuses_a_document_that_lacks_something() -> None:

@@ -220,7 +220,8 @@ def test_a_client_that_leaves_frees_its_request(server: Running, stream: bool) -
         _eventually(lambda: _metric(server, "vllm:num_requests_running") == 1, "the request never ran")
     _eventually(lambda: _metric(server, "vllm:num_requests_running") == 0, "the request was not freed")
     assert _metric(server, "vllm:kv_cache_usage_perc") == 0
-    assert _metric(server, "vllm:request_success_total", finished_reason="abort") == aborted + 1
+    # vLLM forgets it as well: no reason of an end, and no histogram, counts a request that was aborted.
+    assert _metric(server, "vllm:request_success_total", finished_reason="abort") == aborted
 
 
 def test_tokens_come_one_by_one_at_the_pace_of_the_model(start: Start) -> None:

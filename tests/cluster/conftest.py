@@ -1,0 +1,63 @@
+"""One real Kubernetes for all tests, and a namespace for each; without what it needs they are skipped, and say what that is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.cluster.binaries import go_program, helm_binary
+from tests.cluster.cluster import Cluster
+from tests.cluster.images import SIMULATOR, simulator_archive
+from tests.cluster.machine import why_no_image, why_not
+
+
+@pytest.fixture(scope="session")
+def able_machine() -> None:
+    """Skips what cannot run here."""
+    _skip_for(why_not())
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A cluster with nothing in it. It ends with the session, whatever ends that."""
+    _skip_for(why_not())
+    cluster = Cluster.up(f"tests-{os.getpid()}")
+    print(f"cluster: up after {cluster.up_s:.1f} s")
+    yield cluster
+    print(f"cluster: down after {cluster.down():.1f} s")
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """A namespace of the test's own. Its pods end with it: the node's GPUs are free for the next test."""
+    name = f"test-{uuid4().hex[:8]}"
+    cluster.kubectl("create", "namespace", name)
+    cluster.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=30s")
+    yield name
+    cluster.kubectl("delete", "deployments,statefulsets,jobs,replicasets", "--all", f"--namespace={name}", "--cascade=orphan")
+    cluster.kubectl("delete", "pods", "--all", f"--namespace={name}", "--force", "--grace-period=0")
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def simulator_image(cluster: Cluster) -> str:
+    """The name of the simulator's image, which the node has."""
+    _skip_for(why_no_image())
+    cluster.import_image(simulator_archive())
+    return SIMULATOR
+
+
+@pytest.fixture(scope="session")
+def helm() -> Path:
+    """The program ``helm``."""
+    _skip_for(why_not() or (None if go_program() else "no Go to build Helm with"))
+    return helm_binary()
+
+
+def _skip_for(reason: str | None) -> None:
+    if reason is not None:
+        pytest.skip(reason)
