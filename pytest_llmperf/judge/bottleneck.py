@@ -10,8 +10,8 @@ The rules are asked in this order, and the first that holds is the answer:
 3. ``queueing``: one or more requests waited on average, and of the time to the first token at least half was spent so, with room
    in the cache; or the load's backlog grew and the server does not contradict. Then ``max_num_seqs`` or the token budget of a
    step is too small, or more is asked than the server can do: raise it, or add replicas.
-4. ``none``: less than about one request ran on average, or in a quarter of the samples none did. The server had nothing to do for part of
-   the time, so nothing was short: a request takes as long as it takes alone.
+4. ``none``: less than about one request ran on average, or in a quarter of the samples none did. The server had nothing to do for
+   part of the time, so nothing was short: a request takes as long as it takes alone.
 5. ``prefill`` or ``decode``: whichever took more of the time for which a request ran. Prefill is bound by compute (a longer
    cached prefix, a larger token budget or more FLOP/s help), decode by the memory's bandwidth and by the size of the batch. A
    token that has to wait for the prompts of others in its step counts as decode: chunks of prompts that are smaller help.
@@ -42,8 +42,8 @@ WAITING = 1.0
 """Requests that wait on average: below, they wait for the step that runs to end."""
 HALF = 0.5
 BUSY = 0.95
-"""Requests that run on average: below, the server is idle for some of the time. One that always runs is seen as a little less than
-one, at the ends of the window and between two samples."""
+"""Requests that run on average: below, the server is idle for some of the time. One that always runs may be seen as a little less
+than one, at the ends of the window and between two samples."""
 IDLE_SHARE = 0.25
 
 
