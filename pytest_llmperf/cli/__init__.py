@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from pytest_llmperf.cli import cells, report, results, simulator
-from pytest_llmperf.cli.status import OK, USAGE_ERROR
+from pytest_llmperf.cli.status import OK, USAGE_ERROR, drop_output
 from pytest_llmperf.errors import LlmperfError
 
 
@@ -28,8 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read along (head, less) has seen enough. Python would complain once more when it flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read along (head, less) has seen enough.
+        drop_output()
         return OK
     return status
 

@@ -12,7 +12,7 @@ from time import time
 from typing import TYPE_CHECKING
 
 from pytest_llmperf.cli.results import console, storage_of
-from pytest_llmperf.cli.status import OK
+from pytest_llmperf.cli.status import OK, drop_output
 from pytest_llmperf.errors import ConfigError, LlmperfError, UnitError, Where
 
 if TYPE_CHECKING:
@@ -244,6 +244,7 @@ def _standard_output() -> Iterator[None]:
     except BrokenPipeError:  # whoever read along has seen enough
         raise
     except OSError as error:
+        drop_output()
         raise LlmperfError(f"standard output cannot be written: {error.strerror or error}") from error
 
 

@@ -89,7 +89,7 @@ EXPORTS = {"pytest-benchmark": "bench.json", "openmetrics": "metrics.txt", "llm-
 OPTIONS = (
     *("--llmperf-json=out.json", "--junitxml=junit.xml", "--llmperf-markdown=summary.md", "--alluredir=allure"),
     *(f"--llmperf-export={form}={path}" for form, path in EXPORTS.items()),
-    *("--llmperf-requests-csv", "-p", "no:cacheprovider", TRUST),
+    *("--llmperf-requests-csv", "--llmperf-plots", "-p", "no:cacheprovider", TRUST),
 )
 CI = {
     "GITHUB_ACTIONS": "true",
