@@ -22,7 +22,7 @@ Sessions = Callable[..., pytest.RunResult]
 
 def test_a_run_tells_what_the_server_said_and_what_it_waited_for(pytester: pytest.Pytester, llmperf: Sessions) -> None:
     pytester.makepyfile(SUITE)
-    result = llmperf("--llmperf-json=out.json", *ONE_CELL)
+    result = llmperf("--llmperf-json=out.json", "--llmperf-trust=lateness_p99:5s,loop_lag_p99:5s", *ONE_CELL)
     result.assert_outcomes(passed=1, deselected=2)
     (run,) = json.loads((pytester.path / "out.json").read_text())["runs"]
     server = run["server"]

@@ -37,7 +37,7 @@ def is_gone(pid: int) -> bool:
     """Whether a process has ended: a zombie has, though its parent has not asked."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return True
     return state in "ZX"
 
