@@ -11,7 +11,7 @@ from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING
 
-from pytest_llmperf.cli.results import console, storage_of
+from pytest_llmperf.cli.results import add_storage, console, storage_of
 from pytest_llmperf.cli.status import OK, drop_output
 from pytest_llmperf.errors import ConfigError, LlmperfError, UnitError, Where
 
@@ -39,9 +39,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Declare ``report``."""
     report = commands.add_parser("report", help="tables, CSV, plots, HTML of runs that were measured", description=_DESCRIPTION)
     report.add_argument("runs", nargs="*", metavar="RUNS", help="which runs [the newest 50 of the storage]")
-    report.add_argument(
-        "--storage", type=Path, metavar="DIR", help="where runs and sessions lie [LLMPERF_STORAGE, else .llmperf]"
-    )
+    add_storage(report)
     table = report.add_argument_group("the table")
     table.add_argument("--group-by", default="cell", metavar="WHAT", help="cell, workload, test, hardware, model [%(default)s]")
     table.add_argument("--sort", default="name", metavar="KEY", help="a metric (ttft_p99), best first [by name]")

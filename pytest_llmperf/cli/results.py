@@ -54,9 +54,14 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     trend.add_argument("--test", default="", metavar="TEXT", help="only tests and cells whose name contains this")
     trend.set_defaults(run=_trend)
     for command in (listed, compare, trend):
-        command.add_argument(
-            "--storage", type=Path, metavar="DIR", help=f"where sessions are saved [LLMPERF_STORAGE, else {_STORAGE}]"
-        )
+        add_storage(command)
+
+
+def add_storage(command: argparse.ArgumentParser) -> None:
+    """Declare where runs and saved sessions lie, which ``storage_of`` reads."""
+    command.add_argument(
+        "--storage", type=Path, metavar="DIR", help=f"where runs and sessions lie [LLMPERF_STORAGE, else {_STORAGE}]"
+    )
 
 
 def storage_of(options: argparse.Namespace) -> Path:

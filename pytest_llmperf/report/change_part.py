@@ -8,6 +8,7 @@ from typing import Literal
 
 from pytest_llmperf.judge.regression import Change, Sample
 from pytest_llmperf.metrics import MetricKey
+from pytest_llmperf.report.results_parts import finite
 from pytest_llmperf.report.results_v2 import ChangePart, RunDocument
 
 
@@ -43,20 +44,16 @@ def change_part(change: Change, gated: bool) -> ChangePart:
         title=change.key.title,
         unit=metric.unit.value,
         higher_is_better=metric.higher_is_better,
-        measured=_finite(change.measured),
-        baseline=_finite(change.baseline),
+        measured=finite(change.measured),
+        baseline=finite(change.baseline),
         unbounded=tuple(name for name, value in sides if value == math.inf),
-        ratio=_finite(change.ratio),
+        ratio=finite(change.ratio),
         scale="ratio" if is_ratio else "difference",
         # A ratio that may be as low as 0 has no lower bound.
-        low=None if is_ratio and change.low == 0 else _finite(change.low),
-        high=_finite(change.high),
+        low=None if is_ratio and change.low == 0 else finite(change.low),
+        high=finite(change.high),
         tolerance=str(change.tolerance),
         gated=gated,
         verdict=change.verdict.value,
         note=change.note,
     )
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

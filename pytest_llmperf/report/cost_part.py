@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
+from pytest_llmperf.report.results_parts import finite
 from pytest_llmperf.report.results_v2 import CostPart
 
 if TYPE_CHECKING:
@@ -21,14 +21,10 @@ def cost_part(run: Run) -> CostPart | None:
         price_per_hour=cost.price_per_hour,
         source=cost.source,
         date=cost.date,
-        per_million_input_tokens=_finite(cost.per_million_input_tokens),
-        per_million_output_tokens=_finite(cost.per_million_output_tokens),
-        per_million_total_tokens=_finite(cost.per_million_total_tokens),
-        output_tokens_per_dollar=_finite(cost.output_tokens_per_dollar),
-        requests_per_gpu_hour=_finite(cost.requests_per_gpu_hour),
-        joules_per_output_token=_finite(cost.joules_per_output_token),
+        per_million_input_tokens=finite(cost.per_million_input_tokens),
+        per_million_output_tokens=finite(cost.per_million_output_tokens),
+        per_million_total_tokens=finite(cost.per_million_total_tokens),
+        output_tokens_per_dollar=finite(cost.output_tokens_per_dollar),
+        requests_per_gpu_hour=finite(cost.requests_per_gpu_hour),
+        joules_per_output_token=finite(cost.joules_per_output_token),
     )
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -20,6 +20,7 @@ from pytest_llmperf.report.configuration_part import configuration_part
 from pytest_llmperf.report.cost_part import cost_part
 from pytest_llmperf.report.migrate import migrated
 from pytest_llmperf.report.redact import without_secrets
+from pytest_llmperf.report.results_parts import finite
 from pytest_llmperf.report.results_v2 import (
     AchievedPart,
     CellPart,
@@ -174,11 +175,6 @@ def session_document(
     )
 
 
-def _finite(value: float) -> float | None:
-    """The number where JSON has one for it, else None."""
-    return value if math.isfinite(value) else None
-
-
 def _unbounded(estimate: Estimate) -> tuple[Unbounded, ...]:
     parts: tuple[tuple[Unbounded, float], ...] = (
         ("value", estimate.value),
@@ -256,9 +252,9 @@ def _metric(key: MetricKey, estimate: Estimate) -> MetricPart:
         title=key.title,
         unit=key.metric.unit.value,
         higher_is_better=key.metric.higher_is_better,
-        value=_finite(estimate.value),
-        low=_finite(estimate.low),
-        high=_finite(estimate.high),
+        value=finite(estimate.value),
+        low=finite(estimate.low),
+        high=finite(estimate.high),
         unbounded=_unbounded(estimate),
         samples=estimate.samples,
     )
@@ -281,22 +277,22 @@ def _client(health: ClientHealth, distrust: tuple[str, ...], limits: TrustLimits
 def _achieved(achieved: Achieved) -> AchievedPart:
     # A worker that proved nothing of its lateness leaves a share that is nan.
     busy = achieved.busy_share
-    return AchievedPart(**{**asdict(achieved), "busy_share": None if busy is None else _finite(busy)})
+    return AchievedPart(**{**asdict(achieved), "busy_share": None if busy is None else finite(busy)})
 
 
 def _worker(health: WorkerHealth) -> WorkerPart:
     return WorkerPart(
         worker=health.worker,
         requests=health.requests,
-        lateness_p50_s=_finite(health.lateness_p50_s),
-        lateness_p99_s=_finite(health.lateness_p99_s),
-        lateness_max_s=_finite(health.lateness_max_s),
-        loop_lag_p99_s=_finite(health.loop_lag_p99_s),
-        loop_lag_max_s=_finite(health.loop_lag_max_s),
-        cpu_share=_finite(health.cpu_share),
+        lateness_p50_s=finite(health.lateness_p50_s),
+        lateness_p99_s=finite(health.lateness_p99_s),
+        lateness_max_s=finite(health.lateness_max_s),
+        loop_lag_p99_s=finite(health.loop_lag_p99_s),
+        loop_lag_max_s=finite(health.loop_lag_max_s),
+        cpu_share=finite(health.cpu_share),
         connect_failures=health.connect_failures,
-        kernel_stamped_share=_finite(health.kernel_stamped_share),
-        read_lag_p99_s=_finite(health.read_lag_p99_s) if health.kernel_stamped_share else None,
+        kernel_stamped_share=finite(health.kernel_stamped_share),
+        read_lag_p99_s=finite(health.read_lag_p99_s) if health.kernel_stamped_share else None,
     )
 
 
@@ -320,12 +316,12 @@ def _check(check: Check) -> CheckPart:
         required=required_in_full(check.threshold),
         comparator=check.threshold.comparator,
         limit=check.threshold.limit,
-        measured=_finite(estimate.value),
-        low=_finite(estimate.low),
-        high=_finite(estimate.high),
+        measured=finite(estimate.value),
+        low=finite(estimate.low),
+        high=finite(estimate.high),
         unbounded=_unbounded(estimate),
         samples=estimate.samples,
-        margin=_finite(check.margin),
+        margin=finite(check.margin),
         outcome=check.outcome.value,
         grade=check.grade,
         note=check.note,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,6 +15,11 @@ class Part(BaseModel):
     """What all parts of a document share: frozen, finite; a field that a later writer added is passed over."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+def finite(value: float) -> float | None:
+    """The number where JSON has one for it, else None."""
+    return value if math.isfinite(value) else None
 
 
 class ConfigurationPart(Part):

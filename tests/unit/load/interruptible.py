@@ -7,6 +7,7 @@ ended as soon as it is looked at, and the first line comes when the slow answers
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -22,6 +23,8 @@ def children() -> list[int]:
 
 
 def main(port: str, workers: str, enough: str = "") -> None:
+    # What a shell starts in its background is deaf to Ctrl-C, and so are its descendants.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     told = False
 
     def on_progress(progress: LoadProgress) -> None:
