@@ -26,7 +26,8 @@ SECRET_NAME = rf"(?:[\w.-]*(?:[-_.]|(?<=[a-z0-9])(?=[A-Z])))?{_KIND}"
 
 _NAME = re.compile(SECRET_NAME)
 _ANY_NAME = re.compile(r"[\w.-]+")
-_USER_IN_URL = re.compile(r"(\w+://)[^/@\s]+@")
+# A password may have an @ of its own: the last one before the host ends it.
+_USER_IN_URL = re.compile(r"(\b\w+://)[^/@\s]+@(?:[^/?#\s\"'<>]*@)?")
 _HEADER = re.compile(rf"(?:-H)?\s*({SECRET_NAME})\s*:\s*(?=[^\s/])")
 _IN_JSON = re.compile(rf'"({SECRET_NAME})"\s*:\s*"((?:[^"\\]|\\.)*)"')
 _COMMAND = re.compile(r"[\s;&|]")
@@ -34,9 +35,53 @@ _WORD = re.compile(r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|\\.|[^\s;&|])+|[;&|]+""", re
 _PIECE = re.compile(r"""(")((?:[^"\\]|\\.)*)"|(')([^']*)'|(\\)(.)|(.)""", re.DOTALL)
 # What a placeholder stands for is no secret.
 _IN_QUERY = re.compile(rf"((?:^|[?&;]){SECRET_NAME}=)(?!\{{\w+\}})[^&#;\s]+")
-_AFTER_BEARER = re.compile(r"(\b(?i:bearer)\s+)[^\s\"',;]{8,}")
-_AFTER_USER = re.compile(r"((?:^|[\s\"'])(?:-[A-Za-z]*u|--(?:proxy-)?user)[\s=]+[\"']?[^\s:\"']+:)[^\s\"']+")
+_AFTER_BEARER = re.compile(r"(\b(?i:bearer)\s++)(?!\{[\w.]+\}|(?i:auth\w+|credentials?|required)\b)[^\s\"',;]{8,}")
+_AFTER_USER = re.compile(r"((?:^|[\s\"'])(?:-[A-Za-z]*u|--(?:proxy-)?user)[\s=]++[\"']?[^\s:\"']+:)[^\s\"']+")
 """As curl takes it."""
+
+_QUOTE = r"(?:\\?[\"'])?"
+_NO_PREFIX = r"(?!(?i:[bfru]{1,2})[\"'])"
+"""What stands before a string in Python is no value."""
+_BARE = r"(?:[^\s\"',;)\]}]|[,;)\]}](?![\s,;)\]}]|$))++"
+"""A value without quotes: what ends a sentence or closes a bracket behind it is not of it."""
+_STRING = r"(?:'(?:[^'\\\n]|\\.)++'|\"(?:[^\"\\\n]|\\.)++\")"
+_AUTHORIZATION = re.compile(
+    rf"((?<![A-Za-z0-9])(?i:(?:proxy-)?authorization){_QUOTE}[ \t]*+[:=][ \t]*+{_QUOTE}"
+    rf"(?:(?i:basic|bearer|digest|negotiate|token|api-?key)[ \t]++)?){_NO_PREFIX}([^\s\"',;]++)"
+)
+_NAMED_IN_TEXT = (
+    r"(?:(?<![A-Za-z0-9])|(?<=[a-z0-9])(?=[A-Z]))"
+    r"(?:(?i:api[-_]?keys?|(?:secret[-_]?)?access[-_]?key(?:[-_]?id)?|(?:secret|private)[-_]?key|client[-_]?secret"
+    r"|(?:access|api|auth|bearer|hf|hub|refresh|session)[-_]?tokens?|(?:pg)?passw(?:or)?d|passphrase)"
+    r"|(?<=--)(?:token|secret)"
+    # The rest of what a variable of the environment may be called.
+    r"|(?<=[A-Z0-9]_)(?<!MAX_)(?<!MIN_)(?<!EOS_)(?<!BOS_)(?<!PAD_)(?<!STOP_)(?:TOKEN|SECRET|KEY|PASS|CREDENTIALS?)(?==))"
+    r"(?:[-_](?i:read|write|ro|rw|\d{1,3}))?"
+)
+"""The names of secrets that no other text has: in a log ``token=`` and ``key:`` are mostly none."""
+_ASSIGNED = re.compile(
+    rf"({_NAMED_IN_TEXT}{_QUOTE}[ \t]{{0,4}}[:=][ \t]{{0,4}})"
+    rf"(?:(?P<list>\[[ \t]*{_STRING}(?:[ \t]*,[ \t]*{_STRING})*+)"
+    rf"|(?P<string>{_STRING})|\\[\"'](?P<escaped>[^\"'\\\n]++)"
+    rf"|{_NO_PREFIX}(?P<bare>{_BARE}))"
+)
+_AFTER_OPTION = re.compile(
+    rf"((?:^|[\s\"'\[(])--[\w.-]*?{_NAMED_IN_TEXT}[ \t]++)"
+    rf"(?:(?P<string>{_STRING})|(?P<bare>(?!-){_BARE})(?P<before_option>(?=[ \t]+-))?)"
+)
+_BY_FORM = re.compile(
+    r"(?<![A-Za-z0-9])(?:(?:AKIA|ASIA)[A-Z0-9]{16}|hf_[A-Za-z0-9]{16,}|sk-(?=[A-Za-z_-]{0,20}\d)[\w-]{16,}"
+    r"|gh[opsur]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{20,})(?![A-Za-z0-9])"
+)
+"""Keys of AWS, Hugging Face, OpenAI and code forges, which say themselves what they are."""
+_NO_VALUE = re.compile(
+    r"(?i:none|null|nil|true|false|undefined|unset|set|missing|required|optional|invalid|incorrect|wrong|expired|given|empty|not|must"
+    r"|is|are|was|the|an?|no|yes|or|and|enabled|disabled|string|str)[.,:;!?)\]}]*"
+)
+"""What stands behind the name of a secret and is none."""
+_PLACEHOLDER = re.compile(r"\$[({]{0,2}\w+[)}]{0,2}|%\w|%\(\w+\)s|\{[\w.]*\}|<[\w .-]*>?|\.{3}|\[.*|\{.*")
+_CODE = re.compile(r"\w+\.[\w.]+[(\[].*|(?:get_?env|get_?pass)\(.*")
+_PATH_IN_CODE = re.compile(r"(?:\w+\.)*([A-Za-z_]\w*)")
 
 
 def is_secret(name: str) -> bool:
@@ -52,9 +97,48 @@ def without_credentials(text: str) -> str:
 def masked_text(text: str) -> str:
     """What a program says of itself, or anybody's text, without what its form alone tells to be a secret.
 
-    Those are a URL's user and the secrets of its query, what follows ``Bearer``, and the password of ``-u NAME:PASSWORD``.
+    Those are a URL's user and the secrets of its query; what follows ``Authorization:`` and ``Bearer``; the password of
+    ``-u NAME:PASSWORD``; the values of ``X-Api-Key: …``, ``--password=…``, ``--api-key …``, ``'api_key': ['…']`` and the like;
+    and keys of well-known forms (``AKIA…``, ``hf_…``, ``sk-…``). What a sentence or a line of code says of one stays. The time
+    it takes grows with the text's length, and no faster.
     """
-    return _AFTER_USER.sub(rf"\1{MASK}", _AFTER_BEARER.sub(rf"\1{MASK}", without_credentials(text)))
+    text = _AFTER_USER.sub(rf"\1{MASK}", without_credentials(text))
+    text = _AUTHORIZATION.sub(lambda found: found[0] if _is_none(found[2]) or _is_code(found[2]) else found[1] + MASK, text)
+    text = _AFTER_BEARER.sub(rf"\1{MASK}", text)
+    text = _AFTER_OPTION.sub(_without_operand, _ASSIGNED.sub(_without_value, text))
+    return _BY_FORM.sub(MASK, text)
+
+
+def _without_value(found: re.Match[str]) -> str:
+    head, string, bare, escaped = found[1], found["string"], found["bare"], found["escaped"]
+    if found["list"] is not None:
+        return f"{head}[{MASK}"
+    if string is not None:
+        return found[0] if _is_none(string[1:-1]) else f"{head}{string[0]}{MASK}{string[-1]}"
+    if escaped is not None:
+        return found[0] if _is_none(escaped) else f"{found[0].removesuffix(escaped)}{MASK}"
+    return found[0] if _is_none(bare) or _is_code(bare) else head + MASK
+
+
+def _without_operand(found: re.Match[str]) -> str:
+    string, bare = found["string"], found["bare"]
+    if string is not None:
+        return found[0] if _is_none(string[1:-1]) else f"{found[1]}{string[0]}{MASK}{string[-1]}"
+    # In "--api-key is not set" a sentence goes on, and in "--api-key API_KEY" a help text.
+    word = bare.rstrip(".,:;!?")
+    is_word = (word.isalpha() and word.islower() and found["before_option"] is None) or re.fullmatch(r"[A-Z_]+\]*", word)
+    return found[0] if is_word or _is_none(bare) else found[1] + MASK
+
+
+def _is_none(value: str) -> bool:
+    """Whether it is no secret: it says that there is none, stands for one, or is masked already."""
+    return value.startswith(MASK) or any(one.fullmatch(value) is not None for one in (_NO_VALUE, _PLACEHOLDER))
+
+
+def _is_code(value: str) -> bool:
+    """Whether a program looks a secret up there: ``args.api_key``, ``os.environ.get(``."""
+    path = _PATH_IN_CODE.fullmatch(value)
+    return (path is not None and is_secret(path[1])) or _CODE.fullmatch(value) is not None
 
 
 @dataclass(frozen=True)
@@ -86,9 +170,9 @@ def secrets_in(words: Iterable[str]) -> list[Secret]:
 
 
 def masked_words(words: Iterable[str]) -> tuple[str, ...]:
-    """A command line with ``***`` where its secrets stand."""
+    """A command line with ``***`` where its secrets stand, and where a text would have some (``masked_text``)."""
     words = tuple(words)
-    return tuple(_masked(word, places) for word, places in zip(words, _places(words), strict=True))
+    return tuple(masked_text(_masked(word, places)) for word, places in zip(words, _places(words), strict=True))
 
 
 def _masked(word: str, places: list[_Place]) -> str:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from pytest_llmperf.cli import cells, report, results, simulator
+from pytest_llmperf.cli import cells, doctor, gc, render, report, results, simulator
 from pytest_llmperf.cli.status import OK, USAGE_ERROR, drop_output
 from pytest_llmperf.errors import LlmperfError
 
@@ -56,6 +56,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="pytest-llmperf", description="Performance experiments on LLM deployments.")
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and end")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in (results, report, simulator, cells):
+    for module in (results, report, simulator, cells, doctor, gc, render):
         module.add_commands(commands)
     return parser

@@ -99,7 +99,7 @@ def _report(options: argparse.Namespace) -> int:
         _write_plots(plots, drawings, runs)
     if html is not None:
         _write_html(html, drawings, session)
-    for remark in (*_unexported(asked, found.runs), *drawings.remarks()):
+    for remark in (*_unmeasured(asked, runs), *_unexported(asked, found.runs), *drawings.remarks()):
         print(f"pytest-llmperf: {remark}", file=sys.stderr)
     return OK
 
@@ -126,18 +126,32 @@ def _files(options: argparse.Namespace) -> dict[str, Path | None]:
         place = Where(option=f"--{name}")
         if text == "":
             raise ConfigError("needs a path", where=place)
-        if text == _STDOUT and name in _TO_STDOUT:
+        if text == _STDOUT:
+            if name not in _TO_STDOUT:
+                raise _no_stdout(place)
             files[name] = None
         elif text is not None:
             path = files[name] = Path(text).expanduser()
-            if name != "plots" and path.is_dir():
-                raise ConfigError(f"{path} is a directory", where=place, hint="Name a file.")
+            _check_place(path, is_file=name != "plots", place=place)
     to_stdout = [f"--{name}" for name, path in files.items() if path is None]
     if len(to_stdout) > 1:
         raise ConfigError(
             f"{' and '.join(to_stdout)} cannot both be written to standard output", where=Where(option=to_stdout[1])
         )
     return files
+
+
+def _check_place(path: Path, *, is_file: bool, place: Where) -> None:
+    """Raises ``ConfigError`` where a file, or files into a directory, cannot be written."""
+    from pytest_llmperf.report.storage import refusal
+
+    if (why := refusal(path, is_file=is_file)) is not None:
+        raise ConfigError(why, where=place, hint="Name a file." if is_file else "Name a directory, which is made where needed.")
+
+
+def _no_stdout(place: Where) -> ConfigError:
+    what = f"cannot be written to standard output: only {', '.join(f'--{name}' for name in _TO_STDOUT)} can"
+    return ConfigError(what, where=place, hint="Name a file, or ./- for one of that name.")
 
 
 def _keys(texts: Sequence[str], option: str) -> tuple[MetricKey, ...]:
@@ -152,7 +166,7 @@ def _keys(texts: Sequence[str], option: str) -> tuple[MetricKey, ...]:
 
 def _exports(texts: Sequence[str]) -> Iterator[tuple[str, Path]]:
     from pytest_llmperf.errors import unknown
-    from pytest_llmperf.report.exports import FORMATS, check_target
+    from pytest_llmperf.report.exports import FORMATS, LLM_D, check_target
 
     place = Where(option="--export")
     for text in texts:
@@ -161,8 +175,11 @@ def _exports(texts: Sequence[str]) -> Iterator[tuple[str, Path]]:
             raise unknown("export format", form, FORMATS, place)
         if not equals or not path:
             raise ConfigError(f"{text!r} names no path", where=place, hint=f"Write {form}=PATH.")
+        if path == _STDOUT:
+            raise _no_stdout(place)
         target = Path(path).expanduser()
         check_target(form, target, place)
+        _check_place(target, is_file=form != LLM_D, place=place)
         yield form, target
 
 
@@ -252,6 +269,15 @@ def _write_exports(asked: _Asked, session: SessionDocument, runs: Sequence[Found
     directories = {run.document.run_id: run.directory for run in runs}
     for form, path in asked.exports:
         write_export(form, path, session, directories)
+
+
+def _unmeasured(asked: _Asked, runs: Sequence[RunDocument]) -> Iterator[str]:
+    """What the table is to be sorted by, or to show, and no run has."""
+    wanted = [("--sort", asked.sort)] if asked.sort != "name" else []
+    wanted += [("--columns", key.name) for key in asked.columns]
+    for option, name in wanted if asked.tells else ():
+        if not any(name in run.metrics for run in runs):
+            yield f"{option}: no run has {name}"
 
 
 def _unexported(asked: _Asked, runs: Sequence[FoundRun]) -> Iterator[str]:

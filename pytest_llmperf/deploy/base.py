@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import time
 from typing import TYPE_CHECKING, Protocol
@@ -73,6 +73,11 @@ class DeploymentInfo:
     driver: str | None = None
     manifests: tuple[str, ...] = ()
     """What was applied, as YAML documents without secrets."""
+    notes: tuple[str, ...] = ()
+    """What whoever reads a run of it must know of the way to it: each is among the notes of the run's client."""
+    pods_ready_at: float | None = None
+    """On Kubernetes: seconds since the epoch when its pods were seen to be ready. What passes from then to the first request is
+    the client's doing."""
 
 
 def version_in(engine: str) -> str | None:
@@ -107,7 +112,7 @@ class Deployment(Protocol):
 
 
 class Target(Protocol):
-    """Where a session runs its cells: ``sim``, ``process``, ``endpoint``."""
+    """Where a session runs its cells: ``sim``, ``process``, ``endpoint``, ``kubernetes``."""
 
     @property
     def name(self) -> str: ...
@@ -116,8 +121,19 @@ class Target(Protocol):
         """Whatever can be known to be wrong before a test runs. Raises ``ConfigError``."""
         ...
 
+    def check_cells(self, cells: Sequence[Cell]) -> None:
+        """The same of the cells that are about to run, once they are known; it may ask a cluster. Raises ``LlmperfError``."""
+        ...
+
     def deploy(self, cell: Cell, progress: Progress) -> Deployment:
         """Stand the cell up and wait until it has answered. Raises ``DeployError`` and leaves nothing behind."""
+        ...
+
+    def end(self) -> str:
+        """Give back what was held for the session itself, now that its deployments are closed. Safe to call twice.
+
+        What is left standing, as it was asked for, and how to remove it; empty otherwise. Raises ``DeployError``.
+        """
         ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import httpx
@@ -80,6 +81,9 @@ class EndpointTarget:
         check_headers(self.headers, has_api_key=self.api_key is not None, where=Where(option="--llmperf-header"))
         _check_trust(self.ca_file, self.verify)
 
+    def check_cells(self, cells: Sequence[Cell]) -> None:
+        """Nothing more is known of a cell before it is deployed."""
+
     def deploy(self, cell: Cell, progress: Progress) -> EndpointDeployment:
         """See that the server answers. Raises ``DeployError``."""
         answer = await_ready(
@@ -103,6 +107,10 @@ class EndpointTarget:
             phases=(Phase("ready", answer.ready_s), *answer.completion_phase),
         )
         return EndpointDeployment(cell, answer.endpoint, info)
+
+    def end(self) -> str:
+        """Nothing is held."""
+        return ""
 
 
 def _check_trust(ca_file: str | None, verify: bool) -> None:

@@ -1,4 +1,4 @@
-"""From a cell to the command that serves it on this machine: a template's placeholders, and vLLM's arguments for the cell."""
+"""What an engine must be told to serve a cell: vLLM's arguments, and the command line of one on this machine."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ DEFAULT_COMMAND = "vllm serve {model} --served-model-name={served_model} --host=
 PLACEHOLDERS = ("model", "served_model", "host", "port", "args")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 """A name in braces, so that JSON (``{"method": "ngram"}``) in a command is left as it is."""
-_OURS = ("model", "served-model-name", "host", "port")
-"""Engine arguments that the target itself decides."""
+DECIDED = ("model", "served-model-name", "host", "port")
+"""Engine arguments that the target itself decides: they follow from the model and from where the engine runs."""
 _SIM_VARIABLES = "LLMPERF_SIM_"
-_PARALLEL = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
+PARALLEL = ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size")
+"""Engine arguments that say how a model is spread over accelerators."""
 _OPTION_OF_PRECISION: Mapping[str, str] = {
     "bf16": "--dtype=bfloat16",
     "fp16": "--dtype=float16",
@@ -118,8 +119,8 @@ def _given(cell: Cell) -> Iterator[tuple[str, str]]:
         head, dot, rest = key.partition(".")
         name = head.replace("_", "-") + dot + rest
         base = name.removeprefix("no-") if isinstance(value, bool) else name
-        if base in _OURS:
-            raise _refused(cell, key, "is decided by the process target")
+        if base in DECIDED:
+            raise _refused(cell, key, "is decided by the target")
         if base in seen:
             raise _refused(cell, key, "is set twice")
         seen.add(base)
@@ -137,7 +138,7 @@ def _option(name: str, base: str, value: str | int | float | bool) -> str:
 def _tensor_parallel(cell: Cell, given: Mapping[str, str]) -> tuple[str, ...]:
     """The option that spreads the model over the cell's accelerators, where the variant does not set it itself."""
     sizes = []
-    for name in _PARALLEL:
+    for name in PARALLEL:
         value = cell.variant.engine_arg(name)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise _refused(cell, name, f"is not a number of accelerators: {value!r}")
@@ -145,10 +146,10 @@ def _tensor_parallel(cell: Cell, given: Mapping[str, str]) -> tuple[str, ...]:
     tensor, count = sizes[0], cell.hardware.count
     others = (sizes[1] or 1) * (sizes[2] or 1)
     if tensor is None and count % others == 0:
-        return () if count == others else (f"--{_PARALLEL[0]}={count // others}",)
+        return () if count == others else (f"--{PARALLEL[0]}={count // others}",)
     if tensor is not None and tensor * others == count:
         return ()
-    named = ", ".join(option for name, option in given.items() if name in _PARALLEL)
+    named = ", ".join(option for name, option in given.items() if name in PARALLEL)
     raise ConfigError(
         f"{named} does not use the {count} accelerators of {cell.hardware.id}",
         where=_where(cell),
@@ -176,7 +177,7 @@ def _check_environment(cell: Cell) -> None:
     for name in cell.variant.env:
         if name.startswith(_SIM_VARIABLES):
             raise ConfigError(
-                "changes the simulator only; an engine on this machine would not know it",
+                "changes the simulator only; an engine would not know it",
                 where=Where(key=f"variant {cell.variant.name}.env.{name}"),
                 hint="Leave the variant out (-k), or run it with --llmperf-target=sim.",
             )

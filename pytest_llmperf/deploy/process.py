@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -96,6 +96,9 @@ class ProcessTarget:
         """Raises ``ConfigError`` for a command with a placeholder that does not exist, no port, or no program of its name."""
         find_program(parse_command(self.command).words[0])
 
+    def check_cells(self, cells: Sequence[Cell]) -> None:
+        """Nothing more is known of a cell before it is deployed."""
+
     def deploy(self, cell: Cell, progress: Progress) -> ProcessDeployment:
         """Start the engine and wait for its first completion. Raises ``DeployError`` with the engine's log."""
         command = parse_command(self.command)
@@ -107,6 +110,10 @@ class ProcessTarget:
                 raise DeployError(f"{cell.id}: {error.what}", state=error.state, hint=error.hint, log_tail=log.tail()) from None
             undo.pop_all()
         return deployment
+
+    def end(self) -> str:
+        """Nothing is held beside the deployments."""
+        return ""
 
     def _on_a_free_port(self, cell: Cell, command: EngineCommand, log: EngineLog, progress: Progress) -> ProcessDeployment:
         deadline = monotonic() + self.ready_timeout_s

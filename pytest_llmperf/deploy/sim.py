@@ -8,19 +8,19 @@ import selectors
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from tempfile import TemporaryFile
 from time import monotonic
 from typing import IO
 
 from pytest_llmperf.deploy.base import DeploymentInfo, Endpoint, Phase, Progress, version_in
 from pytest_llmperf.deploy.readiness import await_ready, timeout_hint
-from pytest_llmperf.deploy.simspec import sim_spec
+from pytest_llmperf.deploy.simspec import arguments_of, sim_spec
 from pytest_llmperf.errors import DeployError
 from pytest_llmperf.experiment.records import Cell
 from pytest_llmperf.secrets import masked_text
-from pytest_llmperf.sim.spec import EngineArgs
 
 LOG_TAIL_LINES = 20
 LOG_TAIL_BYTES = 16_384
@@ -62,6 +62,9 @@ class SimTarget:
     def check(self) -> None:
         """Nothing can be wrong before a cell is known."""
 
+    def check_cells(self, cells: Sequence[Cell]) -> None:
+        """Nothing more is known of a cell before it is deployed."""
+
     def deploy(self, cell: Cell, progress: Progress) -> SimDeployment:
         """Start the simulator and wait for its first completion. Raises ``DeployError`` with the simulator's log."""
         started = monotonic()
@@ -92,7 +95,7 @@ class SimTarget:
             simulated=True,
             engine=answer.engine,
             engine_version=version_in(answer.engine),
-            engine_arguments=_engine_arguments(spec.engine),
+            engine_arguments=arguments_of(spec.engine),
             gpu=_simulated_gpu(cell),
             command=_by_hand(cell, self.seed),
             phases=(
@@ -103,17 +106,15 @@ class SimTarget:
         )
         return SimDeployment(cell, answer.endpoint, info, process, log)
 
+    def end(self) -> str:
+        """Nothing is held beside the deployments."""
+        return ""
+
 
 def _by_hand(cell: Cell, seed: int) -> tuple[str, ...]:
     """The command that serves the same simulation to any client."""
     named = ("--hardware", cell.hardware.id, "--model", cell.model.name, "--variant", cell.variant.name)
     return ("pytest-llmperf", "sim", *named, "--seed", str(seed))
-
-
-def _engine_arguments(given: EngineArgs) -> tuple[str, ...]:
-    """The simulated engine's arguments as ``vllm serve`` writes them; those left to vLLM's default are left out."""
-    named = ((name.replace("_", "-"), value) for name, value in asdict(given).items() if value is not None)
-    return tuple(f"--{'' if value else 'no-'}{name}" if isinstance(value, bool) else f"--{name}={value}" for name, value in named)
 
 
 def _simulated_gpu(cell: Cell) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 
 from pytest_llmperf.errors import ConfigError, UnitError, Where, unknown
 from pytest_llmperf.experiment.records import Cell, Hardware, Precision
@@ -56,6 +56,12 @@ def sim_spec(cell: Cell, seed: int = 0) -> SimSpec:
         slowdown=_slowdown(cell),
     )
     return spec if spec.engine.max_model_len is not None else _with_longest_context(spec)
+
+
+def arguments_of(given: EngineArgs) -> tuple[str, ...]:
+    """The simulated engine's arguments as ``vllm serve`` writes them; those left to vLLM's default are left out."""
+    named = ((name.replace("_", "-"), value) for name, value in asdict(given).items() if value is not None)
+    return tuple(f"--{'' if value else 'no-'}{name}" if isinstance(value, bool) else f"--{name}={value}" for name, value in named)
 
 
 def _slowdown(cell: Cell) -> float:

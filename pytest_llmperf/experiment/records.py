@@ -32,7 +32,10 @@ class Toleration:
 
 @dataclass(frozen=True)
 class Platform:
-    """A kind of cluster. ``accelerator_label`` is the node label by which it names its GPUs."""
+    """A kind of cluster. ``accelerator_label`` is the node label by which it names its GPUs.
+
+    Where it ``assigns_users``, a pod may not choose the user and groups it runs as.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: str
@@ -40,6 +43,7 @@ class Platform:
     accelerator_label: str
     storage_class: str | None = None
     tolerations: tuple[Toleration, ...] = ()
+    assigns_users: bool = False
 
 
 @dataclass(frozen=True)

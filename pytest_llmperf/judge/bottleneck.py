@@ -107,7 +107,7 @@ def _kv_cache(server: ServerSeen) -> Bottleneck | None:
     return Bottleneck(
         "kv_cache",
         f"the KV cache was up to {format_fraction(most)} full, with {_count(preempted, 'preemption')}, "
-        f"{format_number(waiting)} requests waiting and {format_number(server.running_mean or 0.0)} running on average",
+        f"{_requests(waiting)} waiting and {format_number(server.running_mean or 0.0)} running on average",
     )
 
 
@@ -120,7 +120,7 @@ def _queueing(server: ServerSeen, unstable: str) -> Bottleneck | None:
     queued = queue is None or ttft is None or queue >= HALF * ttft
     if not (queued or unstable):
         return None
-    said = [f"{format_number(waiting)} requests waiting and {format_number(server.running_mean or 0.0)} running on average"]
+    said = [f"{_requests(waiting)} waiting and {format_number(server.running_mean or 0.0)} running on average"]
     if queue is not None and ttft is not None:
         said.append(f"{format_duration(queue)} in the queue of {format_duration(ttft)} to the first token")
     if server.kv_cache_usage_max is not None:
@@ -134,7 +134,7 @@ def _idle(server: ServerSeen) -> Bottleneck | None:
         return None
     return Bottleneck(
         "none",
-        f"{format_number(running)} requests running and {format_number(server.waiting_mean or 0.0)} waiting on average; "
+        f"{_requests(running)} running and {format_number(server.waiting_mean or 0.0)} waiting on average; "
         f"none at all in {format_fraction(idle)} of the samples",
     )
 
@@ -146,9 +146,15 @@ def _phase(server: ServerSeen) -> Bottleneck:
         return Bottleneck("unknown", "the server does not say how long requests are in prefill and decode")
     e2e = known["e2e"]
     shares = ", ".join(f"{key} {known[key] / e2e if e2e else 0.0:.0%}" for key in ("queue", "prefill", "decode") if key in known)
-    running = format_number(server.running_mean or 0.0)
-    spent = f"of {format_duration(e2e)} in the engine: {shares}; {running} requests running on average"
+    running = _requests(server.running_mean or 0.0)
+    spent = f"of {format_duration(e2e)} in the engine: {shares}; {running} running on average"
     return Bottleneck("prefill" if known["prefill"] >= known["decode"] else "decode", spent)
+
+
+def _requests(number: float) -> str:
+    """As many as are shown: what reads as 1 is one request."""
+    shown = format_number(number)
+    return f"{shown} request" if shown == "1" else f"{shown} requests"
 
 
 def _count(number: int, word: str) -> str:

@@ -11,7 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pytest_llmperf.secrets import MASK, is_secret, without_credentials
+from pytest_llmperf.deploy.engine_options import base_name, is_option, options_of, value_of
+from pytest_llmperf.secrets import MASK, is_secret, masked_words, without_credentials
 from pytest_llmperf.units import format_duration
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from pytest_llmperf.experiment.records import Cell, Lengths, SharedPrefix, Turns, Workload
 
 _ENGINE = "engine "
+_ARGUMENT = "argument "
+_IMAGE, _DIGEST = "image", "image digest"
+_BY_NATURE = ("host", "port")
+"""Arguments that say where a deployment was and not how it serves."""
 _PLACEHOLDER = re.compile(r"\{\w+\}")
 UNSET = "unset"
 """How a field reads on the side that has none: an engine argument that only the other one sets."""
@@ -69,7 +74,8 @@ def cell_fingerprint(cell: Cell, workload: Workload, target: str, simulated: boo
 def context(cell: Cell, info: DeploymentInfo) -> dict[str, str]:
     """What may differ between two runs that are compared, by field; the environment's variables are the variant's.
 
-    Values of variables whose names speak of a secret read ``***``, as do credentials in URLs.
+    The arguments are all that the engine was told, by a manifest or a command as well as by the variant. Values of variables and
+    arguments whose names speak of a secret read ``***``, as do credentials in URLs.
     """
     return {
         "engine version": info.engine,
@@ -77,6 +83,9 @@ def context(cell: Cell, info: DeploymentInfo) -> dict[str, str]:
         "method": cell.method.name,
         "variant": cell.variant.name,
         "accelerator": cell.hardware.title,
+        **({_IMAGE: info.image} if info.image else {}),
+        **({_DIGEST: info.image_digest} if info.image_digest else {}),
+        **_arguments(info),
         **{f"env {name}": _shown(name, value) for name, value in sorted(cell.variant.env.items())},
     }
 
@@ -87,6 +96,22 @@ def differences(now: Mapping[str, str], before: Mapping[str, str]) -> dict[str, 
     return {
         field: f"{before.get(field, UNSET)} -> {now.get(field, UNSET)}" for field in fields if now.get(field) != before.get(field)
     }
+
+
+def context_differences(now: Mapping[str, str], before: Mapping[str, str]) -> dict[str, str]:
+    """``differences`` of two contexts, without what one of them cannot tell.
+
+    A run that was saved before they were kept has no image and no arguments, and of some deployments nobody knows them: that is
+    no difference. That another image has another digest needs no saying.
+    """
+    both_have_arguments = all(any(field.startswith(_ARGUMENT) for field in side) for side in (now, before))
+
+    def is_told(field: str) -> bool:
+        if field in (_IMAGE, _DIGEST):
+            return field in now and field in before and (field == _IMAGE or now.get(_IMAGE) == before.get(_IMAGE))
+        return both_have_arguments or not field.startswith(_ARGUMENT)
+
+    return {field: change for field, change in differences(now, before).items() if is_told(field)}
 
 
 def known_differences(now: Mapping[str, str], before: Mapping[str, str]) -> dict[str, str]:
@@ -101,6 +126,18 @@ def _engine_arguments(cell: Cell) -> dict[str, str]:
         f"{_ENGINE}{name}": _switch(value) if isinstance(value, bool) else _shown(name, str(value))
         for name, value in sorted(given.items())
     }
+
+
+def _arguments(info: DeploymentInfo) -> dict[str, str]:
+    """What the engine was told, by name. Spelling and order mean nothing; of what is given twice both are shown."""
+    given: dict[str, list[str]] = {}
+    for option in options_of(masked_words(info.engine_arguments)):
+        if not is_option(option[0]):
+            given["model"] = [" ".join(option)]
+            continue
+        value = value_of(option) or _switch(not option[0].startswith(("--no-", "--no_")))
+        given.setdefault(base_name(option[0]), []).append(value)
+    return {f"{_ARGUMENT}{name}": " ".join(values) for name, values in sorted(given.items()) if name not in _BY_NATURE}
 
 
 def _switch(on: bool) -> str:

@@ -8,7 +8,6 @@ import secrets
 import selectors
 import time
 from collections.abc import Callable, Iterable, Sequence
-from tempfile import TemporaryFile
 
 import numpy as np
 
@@ -27,7 +26,7 @@ from pytest_llmperf.load.pool import CLIENT_FAULTS
 from pytest_llmperf.load.records import ClientHealth, LoadResult, Outcome, RequestLog
 from pytest_llmperf.load.sightings import sighting_of
 from pytest_llmperf.load.watch import Watch
-from pytest_llmperf.load.worker_process import WorkerProcess
+from pytest_llmperf.load.worker_process import SpareWorkers, WorkerProcess
 
 __all__ = ["LoadOptions", "LoadProgress", "run_load"]
 
@@ -46,13 +45,14 @@ def run_load(
     options: LoadOptions = DEFAULT_OPTIONS,
     on_progress: OnProgress | None = None,
     watch: Watch | None = None,
+    spare: SpareWorkers | None = None,
 ) -> LoadResult:
     """Drive a plan against an endpoint and return everything measured. Blocks until the last request has ended.
 
     ``on_progress`` is called about twice a second. ``watch`` is called every ``options.look_every_s`` until the planned end with
     everything seen so far. When it returns True the window ends there: nothing more is begun, what is in flight is finished and
     counted, and ``stopped_s`` of the result says when that was; it is not called again. What it raises ends the load at once
-    and is raised here.
+    and is raised here. ``spare`` are workers that were started before, for a load that is not to wait for its own.
 
     Ctrl-C ends the load, not the measurement: requests in flight are recorded
     as cancelled and the result says ``interrupted``; the caller decides whether to raise ``KeyboardInterrupt`` again. A second
@@ -61,7 +61,7 @@ def run_load(
 
     Raises ``LoadError`` when the options cannot be, no worker could start or none is left.
     """
-    with _Crew(plan, endpoint, options, watch) as crew:
+    with _Crew(plan, endpoint, options, watch, spare or SpareWorkers()) as crew:
         crew.start()
         crew.gather(on_progress)
         return crew.result()
@@ -70,7 +70,9 @@ def run_load(
 class _Crew:
     """The workers of one load."""
 
-    def __init__(self, plan: LoadPlan, endpoint: Endpoint, options: LoadOptions, watch: Watch | None) -> None:
+    def __init__(
+        self, plan: LoadPlan, endpoint: Endpoint, options: LoadOptions, watch: Watch | None, spare: SpareWorkers
+    ) -> None:
         if options.workers is not None and options.workers < 1:
             raise LoadError(f"{options.workers} workers cannot drive a load: it takes 1 or more")
         if not options.look_every_s > 0:
@@ -79,6 +81,7 @@ class _Crew:
         self._endpoint = endpoint
         self._options = options
         self._watch = watch
+        self._spare = spare
         self._watched_s = float("-inf")
         self._finish_s: float | None = None
         self._notes: list[str] = []
@@ -102,7 +105,7 @@ class _Crew:
         crew = crew_size(self._plan, options.workers, options.cores if options.cores is not None else available_cores())
         self._notes += [crew.note] if crew.note else []
         for index in range(crew.workers):
-            worker = WorkerProcess(index, TemporaryFile())  # noqa: SIM115  (closed by WorkerProcess.end)
+            worker = self._spare.take(index)
             self._workers.append(worker)
             self._selector.register(worker.inbox.fd, selectors.EVENT_READ, worker)
             watched = self._watch is not None

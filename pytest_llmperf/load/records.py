@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 import numpy as np
@@ -185,3 +185,7 @@ class LoadResult:
     """Where the plan had the window end; None for a closed loop that ends by count alone."""
     stopped_s: float | None = None
     """When whoever watched the load ended it, in seconds since the run's start; None when it was not ended so."""
+
+    def noted(self, *notes: str) -> LoadResult:
+        """The same with further notes of the client."""
+        return replace(self, health=replace(self.health, notes=(*self.health.notes, *notes))) if notes else self

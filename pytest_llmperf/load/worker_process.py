@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO
 
 from pytest_llmperf.load.messages import Done, Inbox, Message, Progress, send
@@ -64,3 +65,37 @@ class WorkerProcess:
             if pipe is not None:
                 pipe.close()
         self._errors.close()
+
+
+class SpareWorkers:
+    """Workers that were started while nothing was to be driven yet, so that the next load need not wait for them.
+
+    They end by themselves when the process dies that holds the other end of their input.
+    """
+
+    def __init__(self) -> None:
+        self._workers: list[WorkerProcess] = []
+
+    def warm(self, count: int) -> None:
+        """Have so many of them."""
+        while len(self._workers) < count:
+            self._workers.append(_started(0))
+
+    def take(self, index: int) -> WorkerProcess:
+        """One of them, now the load's worker ``index``; a new one where none is left that lives."""
+        while self._workers:
+            worker = self._workers.pop()
+            if worker.process.poll() is None:
+                worker.index = index
+                return worker
+            worker.end()
+        return _started(index)
+
+    def close(self) -> None:
+        """End those that nobody took. Safe to call twice."""
+        while self._workers:
+            self._workers.pop().end()
+
+
+def _started(index: int) -> WorkerProcess:
+    return WorkerProcess(index, TemporaryFile())  # closed by its ``end``

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from pytest_llmperf.measure.exposition import Series
 
 
+_HOLDS = 1.5
+"""For so many of its steps a gauge holds its last value: engines are not read at the same instants."""
+
+
 @dataclass(frozen=True)
 class Window:
     """A stretch of the run, in seconds since its start."""
@@ -53,15 +57,18 @@ def increase(series: Sequence[Series], window: Window) -> float:
 def on_grid(series: Sequence[Series], grid_s: Floats, *, counters: bool) -> Floats:
     """The series at each instant of the grid, shape (series, instants); nan where a gauge is not known yet or no more.
 
-    A counter stands still before its first sample and after its last.
+    A counter stands still before its first sample and after its last, a gauge for ``_HOLDS`` after its last.
     """
-    rows = [
-        np.interp(grid_s, one.at_s, counted_on(one.value))
-        if counters
-        else np.interp(grid_s, one.at_s, one.value, left=np.nan, right=np.nan)
-        for one in series
-    ]
+    rows = [np.interp(grid_s, one.at_s, counted_on(one.value)) if counters else _gauge_on(one, grid_s) for one in series]
     return np.array(rows).reshape(len(rows), len(grid_s))
+
+
+def _gauge_on(series: Series, grid_s: Floats) -> Floats:
+    at_s = series.at_s
+    step_s = float(np.median(np.diff(at_s))) if len(at_s) > 1 else 0.0
+    value = np.interp(grid_s, at_s, series.value, left=np.nan)
+    known: Floats = np.where(grid_s <= at_s[-1] + _HOLDS * step_s, value, np.nan)
+    return known
 
 
 def mean_within(at_s: Floats, value: Floats, window: Window) -> float | None:

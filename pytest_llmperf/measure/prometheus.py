@@ -30,6 +30,8 @@ MOST_WAIT_S = 150.0
 """Prometheus scrapes once a minute by default."""
 _RUNNING = next(quantity.names for quantity in QUANTITIES if quantity.key == "running")
 _UNKNOWN_INTERVAL_S = 1.0
+_GONE = 2.0
+"""An engine that was last scraped so many intervals before another one is no more."""
 _BEFORE_S = 120.0
 """So far back before the run is looked for the sample that came last before it."""
 
@@ -79,27 +81,30 @@ class Prometheus:
             self._ahead_s = float(answer[1]) - (asked_s + time()) / 2
 
     def await_samples(self, until: float) -> None:
-        """Wait until it has scraped an engine at ``until`` (seconds since the epoch, our clock) or later.
+        """Wait until it has scraped every engine at ``until`` (seconds since the epoch, our clock) or later.
 
         For two of its intervals; not for one that knows no engine. Raises ``PrometheusError``.
         """
         until += self._ahead_s
         seen_s = self._scraped_at_s()
-        interval_s = float(np.median(np.diff(seen_s))) if len(seen_s) > 2 else _UNKNOWN_INTERVAL_S
-        deadline = monotonic() + min(2 * interval_s + 1.0, MOST_WAIT_S)
+        deadline = monotonic() + min(2 * _interval_s(seen_s) + 1.0, MOST_WAIT_S)
         while not (len(seen_s) and seen_s[-1] >= until) and monotonic() < deadline:
             # Polling: it tells nobody when it has scraped.
             sleep(POLL_S)
             seen_s = self._scraped_at_s()
 
     def series(self, started_at: float, end_s: float) -> tuple[Series, ...]:
-        """Every series that is read, from before the run until now; ``end_s`` is the window's. Raises ``PrometheusError``."""
+        """Every series that is read, from before the run until now; ``end_s`` is the window's. Raises ``PrometheusError``.
+
+        One without a sample since the run began is left out: it is of an engine that was there before.
+        """
         behind_s = max(time() - started_at, end_s)
         rows = self._ask(f"{self._selector(sorted(NAMES))}[{math.ceil(behind_s + _BEFORE_S)}s]")
         with _in_its_way():
             if len(rows) > MOST_SERIES:
                 raise PrometheusError(f"it has more than {MOST_SERIES} series of engines")
-            return tuple(self._one_series(row, started_at) for row in rows)
+            found = (self._one_series(row, started_at) for row in rows)
+            return tuple(one for one in found if len(one.at_s) and one.at_s[-1] >= 0)
 
     def _one_series(self, row: Mapping[str, Any], started_at: float) -> Series:
         labels = {str(name): str(value) for name, value in row["metric"].items()}
@@ -108,11 +113,14 @@ class Prometheus:
         return Series(labels.pop("__name__"), labels, samples[:, 0] - self._ahead_s - started_at, samples[:, 1])
 
     def _scraped_at_s(self) -> Floats:
-        """When one of the engines was scraped lately."""
+        """When one of the engines was scraped lately: of those that still are, the one that waits longest for its turn."""
         rows = self._ask(f"{self._selector(_RUNNING)}[10m]")
         with _in_its_way():
-            sampled = ([float(at_s) for at_s, _ in row["values"]] for row in rows)
-            return np.array(max(sampled, key=lambda at_s: at_s[-1:], default=[]))
+            sampled = [np.array([float(at_s) for at_s, _ in row["values"]]) for row in rows]
+        sampled = [at_s for at_s in sampled if len(at_s)]
+        newest_s = max((at_s[-1] for at_s in sampled), default=0.0)
+        gone_s = newest_s - _GONE * max(map(_interval_s, sampled), default=0.0)
+        return min((at_s for at_s in sampled if at_s[-1] >= gone_s), key=lambda at_s: float(at_s[-1]), default=np.empty(0))
 
     def _selector(self, names: tuple[str, ...] | list[str]) -> str:
         more = f",{self.labels}" if self.labels else ""
@@ -132,6 +140,11 @@ class Prometheus:
         except (ValueError, KeyError, TypeError):
             said = "and not in the way of a Prometheus"
         raise PrometheusError(" ".join(f"it answers {answer.status_code} {said}".split())[:200])
+
+
+def _interval_s(at_s: Floats) -> float:
+    """Between two samples."""
+    return float(np.median(np.diff(at_s))) if len(at_s) > 2 else _UNKNOWN_INTERVAL_S
 
 
 @contextmanager

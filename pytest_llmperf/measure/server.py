@@ -34,8 +34,8 @@ _SHORTEST_STEP_S = 0.2
 class ServerTimes:
     """One of the engine's own histograms over the window, in seconds.
 
-    ``p50_s`` and ``p99_s`` are interpolated within their buckets, None beyond the last finite bound. ``resolution_s`` is the
-    width of the bucket in which p99 lies: it is known no better than that.
+    ``p50_s`` and ``p99_s`` are interpolated within their buckets, None beyond the last finite bound. ``p99_bucket_s`` are the
+    bounds of the bucket in which p99 lies, ``resolution_s`` is its width: it is known no better than that.
     """
 
     count: int
@@ -43,6 +43,7 @@ class ServerTimes:
     p50_s: float | None
     p99_s: float | None
     resolution_s: float | None
+    p99_bucket_s: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def server_seen(
     notes: Iterable[str] = (),
 ) -> ServerSeen | None:
     """What these series say of the engines that serve ``model`` on the cell's ``accelerators``; None where they say nothing."""
-    known = _Known(belonging(series, model))
+    known = _Known(belonging(series, model), window)
     grid_s = known.grid_s
     if not len(grid_s) or grid_s[-1] < window.start_s or grid_s[0] > window.end_s:
         return None
@@ -107,7 +108,7 @@ def server_seen(
         source=source,
         at_s=grid_s,
         values=values,
-        samples=int(np.count_nonzero((grid_s >= window.start_s) & (grid_s <= window.end_s))),
+        samples=_samples_in(grid_s, window),
         failed_samples=failed_samples,
         running_mean=_mean(grid_s, running, window),
         running_max=_most(grid_s, running, window),
@@ -123,19 +124,26 @@ def server_seen(
         gpu_utilisation_mean=_mean(grid_s, values.get("gpu_utilisation"), window),
         gpu_power_w=_mean(grid_s, values.get("gpu_power_w"), window),
         times={times.key: found for times in TIMES if (found := known.times(times, covered)) is not None},
-        notes=(*notes, *known.restart_notes(), *known.birth_notes(window), *_coverage_notes(grid_s, window), *gpu_notes),
+        notes=(
+            *notes,
+            *known.restart_notes(),
+            *known.birth_notes(window),
+            *known.death_notes(window),
+            *_coverage_notes(grid_s, window),
+            *gpu_notes,
+        ),
     )
 
 
 class _Known:
     """The series of one server, asked by quantity."""
 
-    def __init__(self, series: tuple[Series, ...]) -> None:
+    def __init__(self, series: tuple[Series, ...], window: Window) -> None:
         self._by_key = {quantity.key: named(series, quantity.names) for quantity in QUANTITIES}
         self._series = series
         engine = [one for one in series if one.name in ENGINE_NAMES]
-        # Several engines are read at several instants: those of the one that was read most often serve for all.
-        longest = max(engine, key=lambda one: len(one.at_s), default=None)
+        # Several engines are read at several instants: those of the one that was read most often in the window serve for all.
+        longest = max(engine, key=lambda one: (_samples_in(one.at_s, window), len(one.at_s)), default=None)
         self.grid_s: Floats = longest.at_s if longest is not None else np.empty(0)
 
     def values(self) -> dict[str, Floats]:
@@ -169,7 +177,8 @@ class _Known:
         by_bound: dict[float, list[Series]] = {}
         for one in named(self._series, times.series("bucket")):
             by_bound.setdefault(_bound(one.labels.get("le", "")), []).append(one)
-        upper = sorted(bound for bound in by_bound if not math.isnan(bound))
+        # A bound is no nan, nor one below which nothing lies.
+        upper = sorted(bound for bound in by_bound if bound > -math.inf)
         below = np.maximum.accumulate([increase(by_bound[bound], window) for bound in upper]) if upper else np.empty(0)
         sums = named(self._series, times.series("sum"))
         buckets = Buckets(np.array(upper), below, increase(sums, window))
@@ -185,6 +194,7 @@ class _Known:
             p50_s=buckets.quantile(0.5),
             p99_s=buckets.quantile(0.99),
             resolution_s=last[1] - last[0] if last is not None else None,
+            p99_bucket_s=last,
         )
 
     def birth_notes(self, window: Window) -> tuple[str, ...]:
@@ -194,6 +204,14 @@ class _Known:
         if not (late_s := [at_s for at_s in first_s if after_s < at_s <= window.end_s]):
             return ()
         return (f"an engine was first seen at {format_duration(min(late_s))}: what it had counted by then is left out",)
+
+    def death_notes(self, window: Window) -> tuple[str, ...]:
+        """When an engine was last seen within the window: it may have died, and what it did from then on is not counted."""
+        last_s = {float(one.at_s[-1]) for one in self._engine_counters()}
+        before_s = min(window.end_s, max(last_s, default=0.0) - 2 * self._step_s)
+        if not (early_s := [at_s for at_s in last_s if window.start_s <= at_s < before_s]):
+            return ()
+        return (f"an engine was last seen at {format_duration(min(early_s))}: what it counted after that is left out",)
 
     def restart_notes(self) -> tuple[str, ...]:
         """When an engine was seen to count from 0 again."""
@@ -244,6 +262,10 @@ class _Known:
             return None
         rate: Floats = np.divide(hits, queries, out=np.full(len(hits), np.nan), where=queries > 0)
         return rate
+
+
+def _samples_in(at_s: Floats, window: Window) -> int:
+    return int(np.count_nonzero((at_s >= window.start_s) & (at_s <= window.end_s)))
 
 
 def _first(one: Floats | None, other: Floats | None) -> Floats | None:

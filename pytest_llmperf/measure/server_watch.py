@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
@@ -42,9 +42,7 @@ class Told:
 
     def noted_in(self, result: LoadResult) -> LoadResult:
         """The load with the note among its own."""
-        if not self.note:
-            return result
-        return replace(result, health=replace(result.health, notes=(*result.health.notes, self.note)))
+        return result.noted(self.note) if self.note else result
 
 
 def _unknown(reason: str) -> Told:

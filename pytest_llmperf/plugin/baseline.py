@@ -14,7 +14,8 @@ from pytest_llmperf.errors import ConfigError, LlmperfError
 from pytest_llmperf.judge.policy import Policy
 from pytest_llmperf.plugin import cells
 from pytest_llmperf.plugin.asserted import LlmperfWarning, Rules, asserted
-from pytest_llmperf.plugin.options import LATEST, Settings, settings_of
+from pytest_llmperf.plugin.option_table import LATEST
+from pytest_llmperf.plugin.options import Settings, settings_of
 
 if TYPE_CHECKING:
     from pytest_llmperf.judge.tolerance import Tolerance

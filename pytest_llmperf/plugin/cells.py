@@ -240,6 +240,12 @@ def without_group(node_id: str) -> str:
     return head + bracket if bracket else node_id
 
 
+def runnable_cells(items: Iterable[pytest.Item]) -> tuple[Cell, ...]:
+    """The cells of these tests, each once, without those whose model cannot fit."""
+    found = {cell.id: cell for item in items if (cell := cell_of(item)) is not None}
+    return tuple(cell for cell in found.values() if fits(cell).ok)
+
+
 def grouped_by_cell(items: Sequence[pytest.Item]) -> list[pytest.Item]:
     """The tests in their order, but each cell's together: a deployment is stood up once and torn down after the last."""
     groups: dict[str | None, list[pytest.Item]] = {}

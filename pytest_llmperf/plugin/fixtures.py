@@ -104,6 +104,7 @@ def _load_on(deployment: Deployment, workload: Workload, request: pytest.Fixture
         rules=Rules(Policy(settings.policy), settings.inconclusive, settings.invalid),
         read_sla=partial(cells.sla_given, catalog=session.catalog, gate=settings.gate),
         server=settings.server,
+        spare=session.deployments.spare,
     )
 
 

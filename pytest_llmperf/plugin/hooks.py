@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmperf.errors import ConfigError, LlmperfError
-from pytest_llmperf.plugin.options import add_options, settings_of
+from pytest_llmperf.plugin.option_table import add_options
+from pytest_llmperf.plugin.options import settings_of
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
@@ -30,13 +31,16 @@ def pytest_configure(config: pytest.Config) -> None:
         # Cells bear its mark all the same.
         config.addinivalue_line("markers", "xdist_group(name): tests that pytest-xdist keeps on one worker")
     try:
-        settings_of(config)
+        settings = settings_of(config)
     except ConfigError as error:
         raise pytest.UsageError(f"llmperf: {error}") from None
+    if settings.kubernetes.render is not None:
+        # What is only written is not run.
+        config.option.collectonly = True
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Make the fixtures known, and the places where results gather."""
+    """Make the fixtures known, and the places where results gather; where there is a cluster, mind what ends the session."""
     from pytest_llmperf.plugin import fixtures
     from pytest_llmperf.plugin.allure_bridge import listen_to_allure
     from pytest_llmperf.plugin.recorder import Recorder
@@ -48,15 +52,24 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     config.pluginmanager.register(config.stash[COLLECTED], "llmperf-results")
     config.pluginmanager.register(fixtures, "llmperf-fixtures")
     listen_to_allure(config)
+    if settings_of(config).target == "kubernetes":
+        from pytest_llmperf.plugin.terminate import listen
+
+        listen(session)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell each xdist worker how tests are distributed, and which baseline it is; a worker cannot see it by itself."""
+    """Tell each xdist worker how tests are distributed, which baseline it is, whose session it works for, and who hears its
+    progress; a worker cannot see that by itself."""
     from pytest_llmperf.plugin.baseline import chosen_baseline
+    from pytest_llmperf.plugin.cluster import tell_worker
+    from pytest_llmperf.plugin.progress import relay_to
 
     node.workerinput["llmperf_dist"] = node.config.getoption("dist", "no")
     node.workerinput["llmperf_baseline"] = chosen_baseline(node.config)
+    tell_worker(node)
+    relay_to(node)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -70,13 +83,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    """Hear what a worker found wrong."""
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Hear what a worker found wrong, and remove what one that crashed has left on a cluster."""
+    from pytest_llmperf.plugin.cluster import hear_worker
     from pytest_llmperf.plugin.results import TROUBLE
     from pytest_llmperf.plugin.xdist import problem_of
 
     if (problem := problem_of(node)) is not None:
         node.config.stash[TROUBLE] = problem
+    hear_worker(node, error)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -191,9 +206,11 @@ def pytest_runtest_makereport(
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write the session's files; only where the reports come together."""
+    """End what the session holds on a cluster, and write its files; these only where the reports come together."""
     from pytest_llmperf.plugin.results import finish
+    from pytest_llmperf.plugin.start import end_deployments
 
+    end_deployments(session)
     if not hasattr(session.config, "workerinput"):
         finish(session)
 

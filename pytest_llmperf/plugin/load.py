@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pytest_llmperf.load.plan import LoadPlan
     from pytest_llmperf.load.records import LoadResult, RequestLog
     from pytest_llmperf.load.watch import Sighting
+    from pytest_llmperf.load.worker_process import SpareWorkers
     from pytest_llmperf.measure.compute import Metrics
     from pytest_llmperf.measure.cost import Cost
     from pytest_llmperf.measure.run import Run, RunIdentity, Steadiness, Stopped
@@ -136,6 +137,7 @@ class Load:
     trust: TrustLimits = DEFAULT_LIMITS
     session: RunContext = NO_SESSION
     server: ServerSources = ITS_OWN_PAGE
+    spare: SpareWorkers | None = None
     runs: int = 0
 
     def __repr__(self) -> str:
@@ -221,8 +223,11 @@ class Load:
                 first_token_timeout_s=self.workload.first_token_timeout,
                 idle_timeout_s=self.workload.idle_timeout,
             )
-            result = run_load(plan, deployment.endpoint, options, watching.also(report), stop_when)
+            result = run_load(plan, deployment.endpoint, options, watching.also(report), stop_when, self.spare)
         watching.ended()
+        if deployment.info.pods_ready_at is not None:
+            self.progress.first_request(deployment.cell.id, deployment.info.pods_ready_at, result.started_at)
+        result = result.noted(*deployment.info.notes)
         stopped = stop.stopped(result) if stop is not None else None
         if stopped is not None:
             self.progress.note(f"{stopped.outcome} was settled after {format_duration(stopped.at_s)}: {stopped.reason}")

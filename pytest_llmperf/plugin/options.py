@@ -1,4 +1,4 @@
-"""Every setting once: its option, ini and environment form, its default, and how it is read into ``Settings``."""
+"""Settings: the table's options as they were given, read into one frozen record."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import pytest
 from pytest_llmperf.errors import ConfigError, Where, unknown
 from pytest_llmperf.measure.server_sources import ServerSources, parse_server_sources
 from pytest_llmperf.measure.trust import TrustLimits, parse_trust_limits
+from pytest_llmperf.plugin.kubernetes_options import KubernetesOptions, kubernetes_options
+from pytest_llmperf.plugin.option_table import DEFAULT_API_KEY_ENV, GROUPINGS, OPTIONS, GroupBy, Option, flag_of
 from pytest_llmperf.plugin.option_values import (
-    AUTO,
     Export,
     exports,
     flag,
@@ -29,15 +30,10 @@ from pytest_llmperf.plugin.option_values import (
 )
 from pytest_llmperf.plugin.target_options import TARGETS, check_target_options
 
-DEFAULT_API_KEY_ENV = "LLMPERF_API_KEY"
-LATEST = "latest"
-"""What ``--llmperf-compare`` without a name compares with: the newest saved session that may be a baseline."""
-GroupBy = Literal["cell", "workload", "test", "hardware", "model"]
 PolicyName = Literal["measured", "certain"]
 GateName = Literal["target", "acceptable"]
 InconclusiveIs = Literal["fail", "skip", "pass"]
 InvalidIs = Literal["fail", "skip"]
-GROUPINGS: tuple[GroupBy, ...] = get_args(GroupBy)
 
 
 @dataclass(frozen=True)
@@ -89,6 +85,7 @@ class Settings:
     requests_csv: bool
     plots: bool | None
     """None: only where they go into Allure's results."""
+    kubernetes: KubernetesOptions
     given: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     """What each was read from, by its option's name: as it was written, or the default. Those without either are left out."""
     places: Mapping[str, Where] = field(default_factory=dict, repr=False, compare=False)
@@ -108,160 +105,6 @@ class Settings:
     def where(self, name: str) -> Where:
         """The place to name in an error about a setting: ``where("compare")`` is what a user wrote it as."""
         return self.places.get(name, Where(option=flag_of(name)))
-
-
-def flag_of(name: str) -> str:
-    """``compare_fail`` -> ``--llmperf-compare-fail``."""
-    return "--llmperf-" + name.replace("_", "-")
-
-
-@dataclass(frozen=True)
-class _Option:
-    """``name`` is the field of ``Settings``; its forms are ``--llmperf-name``, ``llmperf_name`` (ini), ``LLMPERF_NAME``."""
-
-    name: str
-    metavar: str
-    default: str | None
-    help: str
-    bare: str | None = None
-    """What the option means without a value; None where it needs one."""
-    repeatable: bool = False
-    listed: bool = False
-    """Several values in one text, separated by commas or newlines."""
-    may_hold_commas: bool = False
-    """Of one that is listed: a comma may be part of a value, so that there is one value to an option on the command line."""
-
-    @property
-    def flag(self) -> str:
-        return flag_of(self.name)
-
-    def says_nothing(self, text: str | None) -> bool:
-        """Whether a text of it is empty, or commas and nothing between them."""
-        return not (parts(text) if self.listed else (text or "").strip())
-
-    @property
-    def ini(self) -> str:
-        return f"llmperf_{self.name}"
-
-    @property
-    def env(self) -> str:
-        return f"LLMPERF_{self.name.upper()}"
-
-
-OPTIONS = (
-    _Option(
-        "target", "TARGET", "sim", "where cells run: sim (embedded simulator), process (an engine on this machine), endpoint"
-    ),
-    _Option("url", "URL", None, "the server to load, with --llmperf-target=endpoint: http://HOST:PORT"),
-    _Option("served_model", "NAME", None, "the model's name at the endpoint (default: the first of /v1/models)"),
-    _Option("api_key_env", "VAR", DEFAULT_API_KEY_ENV, "environment variable that holds the endpoint's Bearer token"),
-    _Option(
-        "header",
-        "NAME=SOURCE",
-        None,
-        "a header of every request to the endpoint, its value from a variable or a file: X-Key=env:VAR, X-Key=file:PATH "
-        "(repeatable)",
-        repeatable=True,
-        listed=True,
-        may_hold_commas=True,
-    ),
-    _Option("ca_file", "FILE", None, "CA certificates (PEM) that an https:// endpoint is checked by (default: the system's)"),
-    _Option("insecure", "", None, "do not check the certificate of an https:// endpoint", bare="yes"),
-    _Option(
-        "engine_command",
-        "COMMAND",
-        None,
-        "the engine that --llmperf-target=process starts (default: 'vllm serve' with the cell's model and engine arguments)",
-    ),
-    _Option("matrix", "NAME", "default", "the named matrix whose cells are run"),
-    _Option("catalog", "DIR", None, "catalog whose records override the built-in ones (default: fixtures/ in the rootdir)"),
-    _Option("sla", "YAML", None, "one SLA for every test, instead of each workload's: 'ttft: {p99: 1s}'"),
-    _Option("json", "PATH", None, "write the session's results to PATH as one JSON document"),
-    _Option("requests_csv", "", None, "write each run's requests as CSV too (requests.csv beside its run.json)", bare="yes"),
-    _Option(
-        "plots", "", None, "draw each run's latency and throughput beside its run.json (default: with --alluredir)", bare="yes"
-    ),
-    _Option("markdown", "PATH", None, "write a summary of the session to PATH as Markdown"),
-    _Option(
-        "export",
-        "FORMAT=PATH",
-        None,
-        "write the session's results for other tools: pytest-benchmark=FILE, openmetrics=FILE, llm-d=DIR (one report a run) "
-        "(repeatable)",
-        repeatable=True,
-        listed=True,
-        may_hold_commas=True,
-    ),
-    _Option("storage", "DIR", ".llmperf", "where every run is written the moment it ends"),
-    _Option("seed", "N", "0", "seed of all arrivals, lengths and prompts"),
-    _Option("workers", "N", AUTO, "processes that generate load; auto: by the planned load, at most one a core"),
-    _Option(
-        "trust",
-        "LIMITS",
-        None,
-        "beyond which client health a run is INVALID: lateness_p99:20ms, loop_lag_p99:20ms, cpu_share:90%, sent_share:99.9%, "
-        "busy_share:90% (repeatable; default: 50ms, 50ms, 95%, 99.9%, 90%)",
-        repeatable=True,
-        listed=True,
-    ),
-    _Option("trace", "FILE", None, "the trace that trace-replay suites replay (default: a small synthetic one)"),
-    _Option("trace_scale", "X", "1", "multiplies the gaps between a trace's requests: 2 replays twice as slowly"),
-    _Option(
-        "trace_duration",
-        "TIME",
-        None,
-        "how much of the trace to replay, in replayed time: 10m (default: all; 20s of the synthetic one)",
-    ),
-    _Option("ready_timeout", "TIME", None, "how long a deployment may take to answer (default: 10m; an endpoint 30s)"),
-    _Option("group_by", "WHAT", "cell", "group the summary's lines by " + ", ".join(GROUPINGS)),
-    _Option("sort", "KEY", None, "sort the summary's lines by a metric (ttft_p99) (default: by name)"),
-    _Option("columns", "KEYS", None, "further metrics in the summary, comma-separated: goodput,itl_p99", listed=True),
-    _Option("policy", "POLICY", "measured", "how a verdict is reached: measured, or certain (sequential, at a stated error)"),
-    _Option("gate", "GRADE", "target", "the grade that a graded limit must reach: target, acceptable"),
-    _Option("inconclusive", "WHAT", "fail", "what an INCONCLUSIVE verdict does to its test: fail, skip, pass"),
-    _Option("invalid", "WHAT", "fail", "what an INVALID run does to its test: fail, skip (it never passes)"),
-    _Option("save", "NAME", None, "save the session's runs as a baseline of this name"),
-    _Option("autosave", "", None, "the same, named after the commit and the time where --llmperf-save gives no name", bare="yes"),
-    _Option("compare", "NAME", None, "compare every run with this baseline (without a name: with the newest)", bare=LATEST),
-    _Option(
-        "compare_fail",
-        "EXPR",
-        None,
-        "a test fails whose run regressed beyond this: ttft_p99:10%, output_tokens_per_s:5% (repeatable)",
-        repeatable=True,
-        listed=True,
-    ),
-    _Option("repeat", "N", "1", "run every test with a cell N times, so that the noise between runs is known"),
-    _Option(
-        "scrape",
-        "KIND=URL",
-        None,
-        "a further page of metrics to read once a second: dcgm=URL (NVIDIA's exporter), engine=URL (an engine's own, instead of "
-        "the endpoint's /metrics) (repeatable)",
-        repeatable=True,
-        listed=True,
-        may_hold_commas=True,
-    ),
-    _Option("prometheus", "URL", None, "ask this Prometheus for the engine's metrics after each run, and read no page"),
-    _Option("prometheus_labels", "LABELS", None, 'which series there are the run\'s: \'namespace="x",pod=~"llm-.*"\''),
-)
-
-
-def add_options(parser: pytest.Parser) -> None:
-    """Declare every option and its ini form."""
-    group = parser.getgroup("llmperf", "LLM performance (pytest-llmperf)")
-    for option in OPTIONS:
-        default = f" [{option.default}]" if option.default is not None else ""
-        text = option.help.replace("%", "%%") + default
-        if option.repeatable:
-            group.addoption(option.flag, metavar=option.metavar, action="append", help=text)
-        elif option.bare is not None and not option.metavar:
-            group.addoption(option.flag, action="store_const", const=option.bare, help=text)
-        elif option.bare is not None:
-            group.addoption(option.flag, metavar=option.metavar, nargs="?", const=option.bare, help=text)
-        else:
-            group.addoption(option.flag, metavar=option.metavar, help=text)
-        parser.addini(option.ini, help=f"{option.help} (as {option.flag})", default=None)
 
 
 def read_settings(
@@ -296,7 +139,7 @@ def read_settings(
     return _settings(raw, places, bases)
 
 
-def _from_command_line(option: _Option, given: str | list[str] | None) -> str | None:
+def _from_command_line(option: Option, given: str | list[str] | None) -> str | None:
     """An option's value, several of them separated as it takes them; None where it is not there. Raises ``ConfigError``."""
     values = [given] if isinstance(given, str) else given
     if values is None:
@@ -331,7 +174,9 @@ def _settings(raw: Mapping[str, str | None], places: Mapping[str, Where], bases:
             raise unknown(kind, text(name), choices, places[name])
     insecure = flag(text("insecure"), places["insecure"]) if raw["insecure"] else False
     api_key_env = None if text("api_key_env") == DEFAULT_API_KEY_ENV else raw["api_key_env"]
-    check_target_options({**raw, "insecure": insecure, "api_key_env": api_key_env}, places)
+    kubernetes = kubernetes_options(raw, path, bases["helm_values"], places)
+    given = {**raw, "insecure": insecure, "api_key_env": api_key_env, "keep": kubernetes.keep}
+    check_target_options(given, places)
     parse_server_sources(lines(raw["scrape"]), raw["prometheus"], raw["prometheus_labels"], places.__getitem__)
     return Settings(
         target=text("target"),
@@ -373,6 +218,7 @@ def _settings(raw: Mapping[str, str | None], places: Mapping[str, Where], bases:
         prometheus_labels=raw["prometheus_labels"],
         requests_csv=flag(text("requests_csv"), places["requests_csv"]) if raw["requests_csv"] else False,
         plots=flag(text("plots"), places["plots"]) if raw["plots"] else None,
+        kubernetes=kubernetes,
         given={name: value for name, value in raw.items() if value},
         places=places,
     )

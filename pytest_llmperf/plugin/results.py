@@ -16,10 +16,12 @@ from pytest_llmperf.plugin.allure_bridge import tell_allure, write_allure_sessio
 from pytest_llmperf.plugin.baseline import BASELINE
 from pytest_llmperf.plugin.cells import cell_of
 from pytest_llmperf.plugin.ci import tell_junit, write_exports, write_markdown, write_step_summary
+from pytest_llmperf.plugin.cluster import LEFT, told
 from pytest_llmperf.plugin.options import Settings, settings_of
 from pytest_llmperf.plugin.plots import with_plots
 from pytest_llmperf.plugin.recorder import Recorder
 from pytest_llmperf.plugin.session import STASH
+from pytest_llmperf.plugin.terminate import termination_of
 
 if TYPE_CHECKING:
     from pytest_llmperf.report.commit import Commit
@@ -91,6 +93,7 @@ class Collected:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write ``--llmperf-json`` before pytest ends the fixtures that still stand: a second Ctrl-C may cut that short."""
+        termination_of(session.config).end()
         write_before_teardown(session.config, is_interrupted=session.exitstatus == pytest.ExitCode.INTERRUPTED)
 
     def add(self, documents: Iterable[dict[str, Any]]) -> None:
@@ -137,7 +140,7 @@ def run_context(config: pytest.Config, settings: Settings) -> RunContext:
 
 
 def finish(session: pytest.Session) -> None:
-    """Write the session's files. A disk that refuses fails the session and is told at its end."""
+    """Write the session's files. A disk that refuses, and what is left on a cluster, fail the session and are told at its end."""
     config = session.config
     if TROUBLE in config.stash:
         session.exitstatus = pytest.ExitCode.USAGE_ERROR
@@ -150,6 +153,8 @@ def finish(session: pytest.Session) -> None:
     except LlmperfError as error:
         config.stash[TROUBLE] = str(error)
         session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+    if told(config, LEFT):
+        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
 
 
 def write_before_teardown(config: pytest.Config, *, is_interrupted: bool) -> None:
@@ -160,12 +165,9 @@ def write_before_teardown(config: pytest.Config, *, is_interrupted: bool) -> Non
     if settings.json is None or not (stands or is_interrupted) or hasattr(config, "workerinput") or config.option.collectonly:
         return
     _take_over(config)
-    from pytest_llmperf.report.document import to_json
-    from pytest_llmperf.report.storage import write_atomically
-
     # A disk that refuses will do so again, and then it is told.
     with suppress(LlmperfError):
-        write_atomically(settings.json, to_json(_document(config, settings, config.stash[COLLECTED].runs())))
+        _write_json(settings, _document(config, settings, config.stash[COLLECTED].runs()))
 
 
 def _take_over(config: pytest.Config) -> None:
@@ -181,17 +183,10 @@ def write_session_files(config: pytest.Config, settings: Settings, runs: list[Ru
     is_asked_for = settings.json is not None or settings.markdown is not None or bool(settings.export)
     if not runs and not config.stash[COLLECTED].deployment_errors and not is_asked_for:
         return
-    from pytest_llmperf.report.document import to_json
-    from pytest_llmperf.report.saved import unfit
-    from pytest_llmperf.report.storage import write_atomically
-
     document = _document(config, settings, runs)
-    if runs and is_saving:
-        flaws = unfit(runs, config.stash[COLLECTED].failed, only_compared=config.stash.get(BASELINE, None) is not None)
-        config.stash[COLLECTED].saved = list(_save_baseline(document, settings, flaws))
-    if settings.json is not None:
-        write_atomically(settings.json, to_json(document))
     _each(
+        lambda: _write_baseline(config, settings, document) if runs and is_saving else None,
+        lambda: _write_json(settings, document),
         lambda: write_markdown(settings, document),
         lambda: write_step_summary(document, os.environ),
         lambda: write_exports(settings, document),
@@ -213,16 +208,36 @@ def _each(*writers: Callable[[], None]) -> None:
 
 def _document(config: pytest.Config, settings: Settings, runs: list[RunDocument]) -> SessionDocument:
     from pytest_llmperf.report.document import session_document
+    from pytest_llmperf.report.run_context import printable
 
     return session_document(
         runs,
         created=time(),
-        arguments=[str(argument) for argument in config.invocation_params.args],
+        arguments=[printable(str(argument)) for argument in config.invocation_params.args],
         target=settings.target,
         simulated=settings.target == "sim" or any(run.simulated for run in runs),
         deployment_errors=config.stash[COLLECTED].undeployed(),
         commit=commit_of_session(config),
     )
+
+
+def _write_json(settings: Settings, document: SessionDocument) -> None:
+    """``--llmperf-json``. Raises ``LlmperfError``."""
+    if settings.json is None:
+        return
+    from pytest_llmperf.report.document import to_json
+    from pytest_llmperf.report.storage import write_atomically
+
+    write_atomically(settings.json, to_json(document))
+
+
+def _write_baseline(config: pytest.Config, settings: Settings, document: SessionDocument) -> None:
+    """``--llmperf-save`` and ``--llmperf-autosave``. Raises ``LlmperfError``."""
+    from pytest_llmperf.report.saved import unfit
+
+    collected = config.stash[COLLECTED]
+    flaws = unfit(document.runs, collected.failed, only_compared=config.stash.get(BASELINE, None) is not None)
+    collected.saved = list(_save_baseline(document, settings, flaws))
 
 
 def _save_baseline(document: SessionDocument, settings: Settings, flaws: Mapping[str, str]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,12 +13,18 @@ from pytest_llmperf.errors import DeployError, Where
 from pytest_llmperf.experiment.catalog import Catalog, catalog_directories, load_catalog
 from pytest_llmperf.experiment.matrix import expand
 from pytest_llmperf.experiment.records import Cell
+from pytest_llmperf.plugin.cluster import identity_of
 from pytest_llmperf.plugin.options import Settings
 from pytest_llmperf.plugin.targets import target_of
+from pytest_llmperf.plugin.terminate import termination_of
 
 if TYPE_CHECKING:
     from pytest_llmperf.deploy.base import Deployment, Target
+    from pytest_llmperf.load.worker_process import SpareWorkers
     from pytest_llmperf.plugin.progress import ProgressLine
+
+SPARE_WORKERS = 2
+"""More are started when a load asks for them."""
 
 
 @dataclass
@@ -27,24 +34,44 @@ class Deployments:
     target: Target
     progress: ProgressLine
     standing: dict[str, Deployment] = field(default_factory=dict)
+    undisturbed: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Entered while a deployment is taken down, so that what ends the session lets that be finished."""
+    begun: bool = False
+    """Whether one was ever asked for."""
+    spare: SpareWorkers | None = None
+    """Load workers that were started while a deployment came up: its first load follows at once."""
 
     def of(self, cell: Cell) -> Deployment:
         """The cell's deployment; stands it up on first use. Raises ``DeployError``."""
         if cell.id not in self.standing:
-            with self.progress.deploying(cell) as say:
-                self.standing[cell.id] = self.target.deploy(cell, say)
-                self.progress.simulated = self.standing[cell.id].info.simulated
+            self.begun = True
+            if self.target.name == "kubernetes":
+                self._warm()
+            with self.progress.deploying(cell) as showing:
+                deployment = self.standing[cell.id] = self.target.deploy(cell, showing)
+                self.progress.simulated = deployment.info.simulated
+                if deployment.info.target == "kubernetes":
+                    showing.phases = deployment.info.phases
         return self.standing[cell.id]
+
+    def _warm(self) -> None:
+        from pytest_llmperf.load.cores import available_cores
+        from pytest_llmperf.load.worker_process import SpareWorkers
+
+        self.spare = self.spare or SpareWorkers()
+        self.spare.warm(min(SPARE_WORKERS, available_cores()))
 
     def close(self, cell_id: str) -> None:
         """Take the cell's deployment down, if it stands. Raises ``DeployError`` when something is left behind."""
         deployment = self.standing.pop(cell_id, None)
         if deployment is not None:
-            with self._shown(deployment):
+            with self.undisturbed(), self._shown(deployment):
                 deployment.close()
 
     def _shown(self, deployment: Deployment) -> AbstractContextManager[None]:
         """What is said of the end of one that may take its time."""
+        if deployment.info.target == "kubernetes":
+            return self.progress.removing(deployment.cell.id)
         if deployment.info.target != "process":
             return nullcontext()
         from pytest_llmperf.deploy.supervised import GRACE_S
@@ -61,6 +88,21 @@ class Deployments:
                 failures.append(error)
         if failures:
             raise failures[0]
+
+    def end(self) -> str:
+        """Take everything down, and what the target holds for the session. Safe to call twice. Raises ``DeployError``.
+
+        What the target says of what it leaves standing; empty where that is nothing.
+        """
+        try:
+            self.close_all()
+        finally:
+            if self.spare is not None:
+                self.spare.close()
+            is_slow = self.begun and self.target.name == "kubernetes"
+            with self.progress.removing("the session") if is_slow else nullcontext():
+                kept = self.target.end()
+        return kept
 
 
 @dataclass(frozen=True)
@@ -80,6 +122,7 @@ def start_session(config: pytest.Config, settings: Settings, progress: ProgressL
     """Load the catalog and expand the matrix. Raises ``ConfigError``."""
     catalog = load_catalog(catalog_directories(config.rootpath, settings.catalog, Where(option="--llmperf-catalog")))
     matrix = catalog.matrix_named(settings.matrix, Where(option="--llmperf-matrix"))
-    target = target_of(settings)
+    target = target_of(settings, identity=identity_of(config, settings))
     target.check()
-    return LlmperfSession(settings, catalog, expand(matrix, catalog), Deployments(target, progress))
+    deployments = Deployments(target, progress, undisturbed=lambda: termination_of(config).undisturbed())
+    return LlmperfSession(settings, catalog, expand(matrix, catalog), deployments)

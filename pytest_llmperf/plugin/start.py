@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from pytest_llmperf.errors import ConfigError, Where, nearest
-from pytest_llmperf.plugin import cells
+from pytest_llmperf.errors import ConfigError, LlmperfError, Where, nearest
+from pytest_llmperf.plugin import cells, cluster
 from pytest_llmperf.plugin.baseline_check import check_baseline
 from pytest_llmperf.plugin.options import Settings, settings_of
-from pytest_llmperf.plugin.progress import progress_line
+from pytest_llmperf.plugin.progress import end_relay, progress_line
 from pytest_llmperf.plugin.session import STASH, LlmperfSession, start_session
 from pytest_llmperf.plugin.targets import target_of
 from pytest_llmperf.report.exports import LLM_D
@@ -28,9 +28,28 @@ def started(config: pytest.Config) -> LlmperfSession:
         _check_files(settings)
         session = start_session(config, settings, progress_line(config, settings.target == "sim"))
         # Whatever still stands when pytest ends, after an internal error for example, goes down.
-        config.add_cleanup(session.deployments.close_all)
+        config.add_cleanup(lambda: _take_down(session))
         config.stash[STASH] = session
     return config.stash[STASH]
+
+
+def _take_down(session: LlmperfSession) -> None:
+    session.deployments.end()
+
+
+def end_deployments(session: pytest.Session) -> None:
+    """Take down what stands, and what all of the session holds on a cluster. What cannot be removed is told at its end."""
+    config = session.config
+    known = config.stash.get(STASH, None)
+    try:
+        if known is not None:
+            cluster.tell(config, cluster.KEPT, known.deployments.end())
+        end_relay(config)
+        cluster.end_session(config)
+    except LlmperfError as error:
+        cluster.tell(config, cluster.LEFT, str(error))
+    if hasattr(config, "workerinput"):
+        cluster.tell_begun(config, known is not None and known.deployments.begun)
 
 
 def cell_parameters(config: pytest.Config) -> list[Any]:
@@ -55,8 +74,23 @@ def prepare(config: pytest.Config, items: list[pytest.Item]) -> None:
     _check_distribution(config)
     if paths := cells.ready_paths(items, session.catalog):
         # Known only now. A service of another kind is not to be asked for what only an OpenAI-compatible one has.
-        session.deployments.target = target_of(session.settings, paths)
+        session.deployments.target = target_of(session.settings, paths, identity=cluster.identity_of(config, session.settings))
     items[:] = cells.grouped_by_cell(items)
+    _check_cells(config, session, items)
+
+
+def _check_cells(config: pytest.Config, session: LlmperfSession, items: list[pytest.Item]) -> None:
+    """What can be wrong with the cells that are about to run; or, with ``--llmperf-render``, write what they would be.
+
+    Raises ``LlmperfError``.
+    """
+    selected = cells.runnable_cells(items)
+    if session.settings.kubernetes.render is not None:
+        from pytest_llmperf.plugin.rendering import render_cells
+
+        render_cells(config, session.settings, selected)
+    elif not config.option.collectonly:
+        session.deployments.target.check_cells(selected)
 
 
 def _check_one_cell(items: list[pytest.Item], settings: Settings) -> None:
@@ -86,7 +120,9 @@ def _check_files(settings: Settings) -> None:
     asked = {"json": settings.json, "markdown": settings.markdown}
     places = [(name, path, True) for name, path in asked.items() if path is not None]
     places += [("export", export.path, export.format != LLM_D) for export in settings.export]
-    for name, path, is_file in (*places, ("storage", settings.storage / "runs", False)):
+    folders = {"storage": settings.storage / "runs", "render": settings.kubernetes.render}
+    places += [(name, path, False) for name, path in folders.items() if path is not None]
+    for name, path, is_file in places:
         if not _can_be_written(path, is_file=is_file):
             raise ConfigError(f"cannot write {str(path)!r}", where=settings.where(name))
 

@@ -11,7 +11,9 @@ import pytest
 
 from pytest_llmperf.plugin.allure_bridge import render_command
 from pytest_llmperf.plugin.ci import annotation_lines
+from pytest_llmperf.plugin.cluster import KEPT, LEFT, told
 from pytest_llmperf.plugin.options import Settings, settings_of
+from pytest_llmperf.plugin.rendering import RENDERED
 from pytest_llmperf.plugin.results import COLLECTED, TROUBLE
 from pytest_llmperf.plugin.start import nothing_selected
 from pytest_llmperf.units import format_duration
@@ -52,8 +54,17 @@ def summary_lines(config: pytest.Config, exitstatus: int, width: int) -> Iterato
     else:
         yield from config.stash[COLLECTED].saved
     yield from annotation_lines(config.stash[COLLECTED], config.rootpath, os.environ)
+    yield from _cluster_lines(config)
     if trouble is not None:
         yield f"llmperf: {trouble}"
+
+
+def _cluster_lines(config: pytest.Config) -> Iterator[str]:
+    """What was written for a cluster, what is kept there, and what could not be removed."""
+    if (folder := settings_of(config).kubernetes.render) is not None and (count := config.stash.get(RENDERED, None)) is not None:
+        yield f"rendered: {count} {'cell' if count == 1 else 'cells'} in {_shown(folder, config.invocation_params.dir)}"
+    yield from told(config, KEPT)
+    yield from (f"llmperf: {trouble}" for trouble in told(config, LEFT))
 
 
 def _stops(runs: Sequence[RunDocument]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from pytest_llmperf.errors import ConfigError, Where, unknown
 from pytest_llmperf.judge.change_interval import BETWEEN_RUNS, ENOUGH_RUNS
-from pytest_llmperf.judge.fingerprint import differences
+from pytest_llmperf.judge.fingerprint import context_differences, differences
 from pytest_llmperf.judge.regression import Change, ChangeVerdict, compare, worst
 from pytest_llmperf.judge.tolerance import DEFAULT_TOLERANCES, Tolerance, shown_tolerance
 from pytest_llmperf.metrics import MetricKey, metric_key
@@ -193,7 +193,7 @@ def compare_runs(
         repeats=len(repeats),
         verdict=_overall(changes, gated).value,
         changes=tuple(change_part(change, change.key.name in gated) for change in changes),
-        differences=differences(last.context, match.runs[-1].context),
+        differences=context_differences(last.context, match.runs[-1].context),
         note="; ".join(_remarks(repeats, match.runs)),
     )
 

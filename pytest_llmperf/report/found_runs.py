@@ -66,11 +66,40 @@ def _named(storage: Path, name: str, where: Where, pass_over: Callable[[ConfigEr
         return FoundRuns((_run_in(path),))
     if (path / "runs").is_dir():
         return FoundRuns(tuple(_in_order(_readable(_directories(path), pass_over))))
-    if path.is_dir() and "/" in name:
-        raise ConfigError(f"{name!r} holds neither a run.json nor runs", where=where)
-    if path.suffix == ".json" or _is_saved(storage, name):
-        return _of_session(storage, find_saved(storage, name, where))
-    return FoundRuns((_run_in(_directory_of(storage, name, where)),))
+    if "/" not in name and path.suffix != ".json":
+        if _is_saved(storage, name):
+            return _of_session(storage, find_saved(storage, name, where))
+        # What lies where the command is run may have the name of a run or a session: those come first.
+        if not (name and path.exists()) or _ids(storage, name):
+            return FoundRuns((_run_in(_directory_of(storage, name, where)),))
+    return _at_path(storage, name, path, where)
+
+
+def _at_path(storage: Path, name: str, path: Path, where: Where) -> FoundRuns:
+    """The runs of the results file that lies there. Raises ``ConfigError`` saying what is there instead, or is not."""
+    if path.is_dir():
+        inside = sorted(str(each.parent) for each in path.glob("*/runs"))
+        hint = f"There are runs in {_some(inside)}." if inside else None
+        raise ConfigError(f"the directory {name!r} holds neither a run.json nor runs", where=where, hint=hint)
+    if path.is_file():
+        found = Saved(None, name, path)
+        if not found.document.runs:
+            raise ConfigError("holds no runs", where=Where(file=name), hint=f"It was asked for at {where}.")
+        return _of_session(storage, found)
+    if path.exists():
+        raise ConfigError(f"{name!r} is neither a directory nor a file", where=where)
+    raise ConfigError(f"there is no file or directory {name!r}", where=where, hint=_beside(path))
+
+
+def _beside(path: Path) -> str | None:
+    """What lies there under a name that is nearly the same."""
+    if not path.parent.is_dir():
+        return f"There is no directory {str(path.parent)!r} either."
+    try:
+        close = nearest(path.name, {each.name for each in path.parent.iterdir() if each.suffix == ".json" or each.is_dir()})
+    except OSError:  # not ours to look into
+        return None
+    return f"Did you mean {str(path.with_name(close))!r}?" if close else None
 
 
 def _is_saved(storage: Path, name: str) -> bool:
@@ -98,19 +127,33 @@ def _directory(storage: Path, path: Path, run: RunDocument) -> Path | None:
 
 def _directory_of(storage: Path, name: str, where: Where) -> Path:
     """Where the run lies whose id is ``name`` or begins with it, as that of no other. Raises ``ConfigError``."""
-    known = [path.name for path in _directories(storage)]
-    exact = [each for each in known if each == name]
-    found = exact or [each for each in known if len(name) >= _SHORTEST_PREFIX and each.startswith(name)]
+    found = _ids(storage, name)
     if len(found) == 1:
         return storage / "runs" / found[0]
     if found:
         raise ConfigError(f"{name!r} is the beginning of {len(found)} runs' ids", where=where, hint=f"They are {_some(found)}.")
+    known = _known_ids(storage)
+    if name and any(each.startswith(name) for each in known):
+        what = f"of a run's id the first {_SHORTEST_PREFIX} characters or more are needed, and {name!r} has {len(name)}"
+        beginning = [each for each in known if each.startswith(name)]
+        raise ConfigError(what, where=where, hint=f"Runs that begin so: {_some(beginning)}.")
     saved = [each.name for each in saved_sessions(storage)]
     close = nearest(name, {*known, *saved})
     meant = f"Did you mean {close!r}? " if close else ""
     what = f"Runs in {storage / 'runs'}: {_some(known)}. " if known else f"There are no runs in {storage / 'runs'}. "
     sessions = f"Saved sessions: {_some(list(dict.fromkeys(saved)))}." if saved else "No session is saved."
     raise ConfigError(f"there is no run or saved session {name!r}", where=where, hint=f"{meant}{what}{sessions}")
+
+
+def _ids(storage: Path, name: str) -> list[str]:
+    """The ids of runs that are ``name``, or begin with it, where it is long enough for that."""
+    known = _known_ids(storage)
+    exact = [each for each in known if each == name]
+    return exact or [each for each in known if len(name) >= _SHORTEST_PREFIX and each.startswith(name)]
+
+
+def _known_ids(storage: Path) -> list[str]:
+    return [path.name for path in _directories(storage)]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -17,19 +17,21 @@ from pytest_llmperf.report.comparison import title_of
 from pytest_llmperf.report.comparison_table import change_text
 from pytest_llmperf.report.listing import local_time
 from pytest_llmperf.report.part_text import (
+    cost_texts,
     far_text,
     interval_of,
     interval_text,
     margin_of,
     measured_text,
     number_text,
+    price_texts,
     server_time_text,
     share_text,
     value_text,
 )
 from pytest_llmperf.report.plots import LATENCY, OVERVIEW, THROUGHPUT
-from pytest_llmperf.report.rows import test_labels
-from pytest_llmperf.units import format_duration, format_fraction, format_number
+from pytest_llmperf.report.rows import load_texts, test_labels
+from pytest_llmperf.units import format_duration, format_fraction, format_number, format_usd
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -124,8 +126,8 @@ def html_report(
 
     Everything that is not ours (names of tests, what servers say) is escaped, and a policy in the page forbids it to load more.
     """
-    labelled = zip(documents, test_labels(documents), strict=True)
-    views = [_view(document, label, f"run-{i}", plots) for i, (document, label) in enumerate(labelled, 1)]
+    labelled = zip(documents, test_labels(documents), load_texts(documents), strict=True)
+    views = [_view(document, label, load, f"run-{i}", plots) for i, (document, label, load) in enumerate(labelled, 1)]
     simulated = sum(document.simulated for document in documents)
     overview = plots.get(OVERVIEW)
     return _template().render(
@@ -138,7 +140,7 @@ def html_report(
         overview=data_uri(overview) if overview is not None else None,
         compared=[view for view in views if view.changed],
         priced=[view for view in views if view.cost],
-        prices=list(dict.fromkeys(_price(document.cost) for document in documents if document.cost is not None)),
+        prices=price_texts(documents),
         looked_at=[view for view in views if view.evidence],
         not_judged=NOT_JUDGED,
     )
@@ -159,7 +161,7 @@ def _template() -> Template:
     return environment.get_template(_TEMPLATE)
 
 
-def _view(run: RunDocument, label: str, place: str, plots: Mapping[str, bytes]) -> RunView:
+def _view(run: RunDocument, label: str, load: str, place: str, plots: Mapping[str, bytes]) -> RunView:
     named = ((LATENCY, "latencies of this run"), (THROUGHPUT, "throughput of this run"))
     pictures = [(what, plots.get(f"{run.run_id}/{name}")) for name, what in named]
     comparison = run.comparison
@@ -169,7 +171,7 @@ def _view(run: RunDocument, label: str, place: str, plots: Mapping[str, bytes]) 
         test=label,
         cell=run.cell.id,
         workload=run.workload.name,
-        load=run.label or run.profile,
+        load=load,
         started=local_time(run.timing.started_at, None),
         verdict=run.verdict or NOT_JUDGED,
         simulated=run.simulated,
@@ -264,21 +266,14 @@ def _changes(run: RunDocument) -> tuple[Row, ...]:
 
 
 def _cost(cost: CostPart) -> Row:
-    usd = METRICS["cost_per_mtok"]
-    amounts = (cost.per_million_input_tokens, cost.per_million_output_tokens, cost.per_million_total_tokens)
     joules = cost.joules_per_output_token
     return (
-        f"{shown(usd, cost.price_per_hour)}/h",
-        *("-" if amount is None else shown(usd, amount) for amount in amounts),
+        f"{format_usd(cost.price_per_hour)}/h",
+        *cost_texts(cost).values(),
         "-" if cost.output_tokens_per_dollar is None else format_number(cost.output_tokens_per_dollar),
         "-" if cost.requests_per_gpu_hour is None else format_number(cost.requests_per_gpu_hour),
         "-" if joules is None else shown(METRICS["joules_per_token"], joules),
     )
-
-
-def _price(cost: CostPart) -> str:
-    each = shown(METRICS["cost_per_mtok"], cost.price_per_gpu_hour)
-    return f"{each} an accelerator and hour: {cost.source}, {cost.date}"
 
 
 def _client(client: ClientPart) -> tuple[Row, ...]:

@@ -24,7 +24,11 @@ def junit_properties(run: RunDocument, number: int) -> tuple[tuple[str, str], ..
         "verdict": run.verdict or "not judged",
         "run_id": run.run_id,
         "simulated": SIMULATED if run.simulated else "no",
+        "target": run.deployment.target,
     }
+    if run.configuration.image is not None:
+        told["image"] = run.configuration.image
+        told |= {"gpu": run.configuration.gpu} if run.configuration.gpu is not None else {}
     for key in _KEYS:
         value = value_of(run, key)
         if not math.isnan(value):

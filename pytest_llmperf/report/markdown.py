@@ -10,9 +10,8 @@ from pytest_llmperf.metrics import METRICS
 from pytest_llmperf.report.answers import bottleneck_name, fast_enough, verdict_counts
 from pytest_llmperf.report.comparison import invalid_reasons, title_of
 from pytest_llmperf.report.comparison_table import change_row
-from pytest_llmperf.report.part_text import far_text, interval_text, measured_text, metric_text
-from pytest_llmperf.report.rows import hardware_id, test_labels
-from pytest_llmperf.units import format_usd
+from pytest_llmperf.report.part_text import far_text, interval_text, measured_text, metric_text, price_texts
+from pytest_llmperf.report.rows import load_texts, test_labels
 
 if TYPE_CHECKING:
     from pytest_llmperf.report.results_v2 import RunDocument, SessionDocument
@@ -79,11 +78,10 @@ def _runs(session: SessionDocument) -> Iterator[str]:
     yield f"### Runs{_mark(session.runs)}"
     yield ""
     headings = ("test", "cell", "load", "verdict", *(escaped(title) for title in _KEYS.values()))
-    labels = test_labels(session.runs)
-    rows = (_run(run, label, session.runs) for run, label in zip(session.runs, labels, strict=True))
+    named = zip(session.runs, test_labels(session.runs), load_texts(session.runs), strict=True)
+    rows = (_run(run, label, load, session.runs) for run, label, load in named)
     yield from _table(headings, rows, numbers=len(_KEYS))
-    prices = dict.fromkeys(text for run in session.runs if (text := _price(run)))
-    if prices:
+    if prices := price_texts(session.runs):
         yield ""
         yield f"Prices: {escaped('; '.join(prices))}."
 
@@ -92,14 +90,13 @@ def _mark(runs: Sequence[RunDocument]) -> str:
     return f" ({_SIMULATED})" if runs and all(run.simulated for run in runs) else ""
 
 
-def _run(run: RunDocument, label: str, runs: Sequence[RunDocument]) -> Row:
+def _run(run: RunDocument, label: str, load: str, runs: Sequence[RunDocument]) -> Row:
     # Where all are simulated the heading says so.
     mark = f" ({_SIMULATED})" if run.simulated and not _mark(runs) else ""
-    load = " ".join(filter(None, (run.workload.name, run.profile, run.label)))
     return (
         escaped(label),
         escaped(run.cell.id) + mark,
-        escaped(load),
+        escaped(f"{run.workload.name} {load}"),
         _verdict(run.verdict),
         *(escaped(metric_text(run, key)) for key in _KEYS),
     )
@@ -107,12 +104,6 @@ def _run(run: RunDocument, label: str, runs: Sequence[RunDocument]) -> Row:
 
 def _verdict(verdict: str | None) -> str:
     return f"{_SIGNS[verdict]} {verdict}" if verdict is not None else "not judged"
-
-
-def _price(run: RunDocument) -> str:
-    if (cost := run.cost) is None:
-        return ""
-    return f"{hardware_id(run)} {format_usd(cost.price_per_hour)}/h ({cost.source}, {cost.date})"
 
 
 def _misses(runs: Sequence[RunDocument]) -> Iterator[str]:

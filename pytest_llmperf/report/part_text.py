@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pytest_llmperf.errors import UnitError
 from pytest_llmperf.judge.text import shown, shown_interval
 from pytest_llmperf.metrics import Metric, Unit, metric_key
+from pytest_llmperf.report.rows import hardware_id
 from pytest_llmperf.report.tables import margin_text
-from pytest_llmperf.units import format_duration, format_fraction
+from pytest_llmperf.units import format_duration, format_fraction, format_usd
 
 if TYPE_CHECKING:
-    from pytest_llmperf.report.results_v2 import CheckPart, MetricPart, RunDocument, ServerTimesPart
+    from pytest_llmperf.report.results_v2 import CheckPart, CostPart, MetricPart, RunDocument, ServerTimesPart
 
+_FEWEST_FOR_P99 = 100
+"""Of fewer values the 99th percentile is the largest, of which a histogram knows next to nothing."""
+_NARROW = 0.1
+"""Of the value so much may a bucket be wide for the value within it to be shown: the rest is interpolation."""
 _OF_A_NEWER_VERSION = Metric("", "", Unit.COUNT, higher_is_better=False, is_distribution=False, definition="", source="")
 """Stands for a metric that the registry does not have: its values are shown as the numbers that they are."""
 
@@ -79,11 +85,46 @@ def share_text(check: CheckPart) -> str:
 
 
 def server_time_text(times: ServerTimesPart) -> str:
-    """``mean 12ms, p99 80ms``; the mean alone where the server's buckets are too wide to tell a p99."""
-    # In a bucket that is nearly as wide as the value, the value is where the bucket lies and no more.
-    known = times.p99_s is not None and (times.resolution_s is None or times.resolution_s <= times.p99_s / 2)
-    worst = f", p99 {format_duration(times.p99_s)}" if times.p99_s is not None and known else ""
-    return f"mean {format_duration(times.mean_s)}{worst}"
+    """``mean 12ms, p99 75ms..100ms``: the bucket that p99 lies in, and its value where the bucket is narrow.
+
+    The mean alone where the bucket is not known, and of fewer requests than have a 99th percentile.
+    """
+    p99 = _server_p99(times) if times.count >= _FEWEST_FOR_P99 else ""
+    return f"mean {format_duration(times.mean_s)}" + (f", p99 {p99}" if p99 else "")
+
+
+def _server_p99(times: ServerTimesPart) -> str:
+    if times.p99_s is None or times.resolution_s is None:
+        return ""
+    if times.resolution_s <= _NARROW * times.p99_s:
+        return format_duration(times.p99_s)
+    if times.p99_bucket_s is None:
+        return ""
+    low, high = times.p99_bucket_s
+    return f"{format_duration(low)}..{format_duration(high)}" if low > 0 else f"<= {format_duration(high)}"
+
+
+def price_text(run: RunDocument) -> str:
+    """``h100x4 $8.40/h ($2.10 a GPU; a price list, 2025-06-01)``; nothing where no price is known."""
+    if (cost := run.cost) is None:
+        return ""
+    each = f"{format_usd(cost.price_per_gpu_hour)} a GPU; " if cost.price_per_gpu_hour != cost.price_per_hour else ""
+    return f"{hardware_id(run)} {format_usd(cost.price_per_hour)}/h ({each}{cost.source}, {cost.date})"
+
+
+def price_texts(runs: Iterable[RunDocument]) -> list[str]:
+    """The prices that were taken, each once."""
+    return list(dict.fromkeys(text for run in runs if (text := price_text(run))))
+
+
+def cost_texts(cost: CostPart) -> dict[str, str]:
+    """What a million tokens cost, by which of them (``input``, ``output``, ``total``); ``-`` where that is not known."""
+    per_million = {
+        "input": cost.per_million_input_tokens,
+        "output": cost.per_million_output_tokens,
+        "total": cost.per_million_total_tokens,
+    }
+    return {name: "-" if value is None else format_usd(value) for name, value in per_million.items()}
 
 
 def _number(value: float | None, is_unbounded: bool) -> float:

@@ -78,7 +78,8 @@ class SeriesPart(Part):
 class ServerTimesPart(Part):
     """One of the engine's own histograms over the window, in seconds; quantiles interpolated within its buckets.
 
-    ``resolution_s`` is the width of the bucket in which p99 lies: it is known no better than that.
+    ``p99_bucket_s`` are the bounds of the bucket in which p99 lies (null: beyond the last bound, or an older document),
+    ``resolution_s`` is its width: p99 is known no better than that. Of fewer than 100 observations p99 is the slowest.
     """
 
     count: int
@@ -86,6 +87,7 @@ class ServerTimesPart(Part):
     p50_s: float | None
     p99_s: float | None
     resolution_s: float | None = None
+    p99_bucket_s: tuple[float, float] | None = None
 
 
 class ServerSeriesPart(Part):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -102,11 +103,34 @@ def test_labels(documents: Sequence[RunDocument]) -> list[str]:
         found = _told_apart([labels[i] for i in indices], [documents[i] for i in indices], _OF_TEST)
         for i, label in zip(indices, found, strict=True):
             labels[i] = label
-    elsewhere = [(document.cell.id, document.workload.name, document.profile, document.label) for document in documents]
+    loads = zip(documents, load_texts(documents), strict=True)
+    elsewhere = [(document.cell.id, document.workload.name, load) for document, load in loads]
     return _numbered(labels, elsewhere)
 
 
 test_labels.__test__ = False  # type: ignore[attr-defined]  # pytest takes what is imported and called test_… for a test
+
+
+def load_texts(documents: Sequence[RunDocument]) -> list[str]:
+    """Of each run its load, with its label as the part of an experiment: ``poisson 5/s A 2 of 8``.
+
+    A label that the load has in it already (``5/s``) is left out, but where another run of the test has that load and another
+    label, or none.
+    """
+    labels: dict[tuple[str, str, str], set[str]] = {}
+    for document in documents:
+        labels.setdefault(_load_of_test(document), set()).add(document.label)
+    return [_load_text(document, is_told=len(labels[_load_of_test(document)]) == 1) for document in documents]
+
+
+def _load_of_test(document: RunDocument) -> tuple[str, str, str]:
+    return document.node_id, document.workload.name, document.profile
+
+
+def _load_text(document: RunDocument, *, is_told: bool) -> str:
+    """``is_told``: whether the load alone tells the label."""
+    is_told = is_told and re.search(rf"(?<!\S){re.escape(document.label)}(?![^\s,])", document.profile) is not None
+    return document.profile if is_told else f"{document.profile} {document.label}".rstrip()
 
 
 def _rank(document: RunDocument, sort: MetricKey) -> float:

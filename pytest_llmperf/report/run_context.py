@@ -78,8 +78,13 @@ def kept_settings(given: Mapping[str, str]) -> dict[str, str]:
 
     Of ``header`` nothing is hidden: it names where a value comes from and never holds one.
     """
-    return {name: text if name == "header" else _shown(text) for name, text in given.items()}
+    return {name: printable(text) if name == "header" else _shown(text) for name, text in given.items()}
 
 
 def _shown(text: str) -> str:
-    return masked_text(without_secrets((text,))[0])
+    return printable(masked_text(without_secrets((text,))[0]))
+
+
+def printable(text: str) -> str:
+    """A text of the operating system, which may hold bytes that are no UTF-8: no document could be written with them."""
+    return text.encode(errors="backslashreplace").decode()

@@ -6,13 +6,22 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from pytest_llmperf.report.answers import bottleneck_name
 from pytest_llmperf.report.client_health import client_lines
 from pytest_llmperf.report.commit import short_commit
 from pytest_llmperf.report.comparison import title_of
 from pytest_llmperf.report.comparison_table import comparison_table
 from pytest_llmperf.report.grid import Field, grid
-from pytest_llmperf.report.part_text import interval_of, interval_text, measured_text, server_time_text, value_text
-from pytest_llmperf.units import format_duration, format_fraction, format_number, format_rate, format_usd
+from pytest_llmperf.report.part_text import (
+    cost_texts,
+    interval_of,
+    interval_text,
+    measured_text,
+    price_text,
+    server_time_text,
+    value_text,
+)
+from pytest_llmperf.units import format_duration, format_fraction, format_number, format_rate
 
 if TYPE_CHECKING:
     from pytest_llmperf.report.results_v2 import CostPart, RunDocument, ServerPart, WorkerPart
@@ -110,10 +119,9 @@ def _course(document: RunDocument) -> Iterator[str]:
         yield from _line("server side", "; ".join(_server(document.server)))
         yield from _line("", "; ".join(f"{name} {server_time_text(times)}" for name, times in document.server.times.items()))
     if document.bottleneck is not None:
-        kind = document.bottleneck.kind.replace("_", " ")
-        yield from _line("bottleneck", f"{kind}: {document.bottleneck.evidence}")
+        yield from _line("bottleneck", f"{bottleneck_name(document.bottleneck)}: {document.bottleneck.evidence}")
     if document.cost is not None:
-        yield from _line("cost", _cost(document.cost))
+        yield from _line("cost", _cost(document, document.cost))
 
 
 def _comparison(document: RunDocument) -> Iterator[str]:
@@ -168,15 +176,9 @@ def _server(part: ServerPart) -> Iterator[str]:
         yield f"{format_number(part.gpu_power_w)} W"
 
 
-def _cost(part: CostPart) -> str:
-    per_million = (
-        ("input", part.per_million_input_tokens),
-        ("output", part.per_million_output_tokens),
-        ("total", part.per_million_total_tokens),
-    )
-    said = ", ".join(f"{name} {format_usd(value)}" for name, value in per_million if value is not None)
-    price = f"{format_usd(part.price_per_hour)}/h ({format_usd(part.price_per_gpu_hour)} a GPU; {part.source}, {part.date})"
-    return f"{price}; a million tokens: {said}" if said else price
+def _cost(document: RunDocument, part: CostPart) -> str:
+    said = ", ".join(f"{name} {text}" for name, text in cost_texts(part).items() if text != "-")
+    return price_text(document) + (f"; a million tokens: {said}" if said else "")
 
 
 def _worst(

@@ -12,7 +12,7 @@ from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING
 
-from pytest_llmperf.judge.fingerprint import differences
+from pytest_llmperf.judge.fingerprint import context_differences, differences
 from pytest_llmperf.judge.text import shown
 from pytest_llmperf.metrics import MetricKey, Unit, metric_key
 from pytest_llmperf.report.columns import value_of
@@ -178,7 +178,7 @@ def _remarks(history: History) -> Iterator[str]:
             continue
         if apart := _apart(point, before):
             yield f"{number}: not comparable with the one before: {_listed(apart)}"
-        elif changed := differences(point.runs[0].context, before.runs[0].context):
+        elif changed := context_differences(point.runs[0].context, before.runs[0].context):
             yield f"{number}: {_listed(changed)}"
 
 

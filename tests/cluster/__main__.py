@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
+import subprocess
 import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 
-from pytest_llmperf.errors import LlmperfError
+from pytest_llmperf.errors import DeployError, LlmperfError
 from tests.cluster.binaries import helm_binary, kube_binaries
 from tests.cluster.cluster import Cluster, remove, standing, sweep
 from tests.cluster.components import GPU_LABELS, GPU_RESOURCES, NODE
@@ -14,15 +20,23 @@ from tests.cluster.machine import why_no_image, why_not
 from tests.cluster.state import State, all_states, read_state
 
 BY_HAND = "by-hand"
+IN_TIME = "--within"
 
 
 def main() -> int:
     """The exit status: 0, or 1 with the reason on standard error."""
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
     parser.add_argument("what", choices=("up", "down", "status", "build"))
-    actions = {"up": _up, "down": _down, "status": _status, "build": _build}
+    parser.add_argument(IN_TIME, type=float, metavar="MINUTES", help="of build: give up after so long, and say so")
+    given = parser.parse_args()
+    actions: Mapping[str, Callable[[], None]] = {
+        "up": _up,
+        "down": _down,
+        "status": _status,
+        "build": partial(_build, given.within),
+    }
     try:
-        actions[parser.parse_args().what]()
+        actions[given.what]()
     except LlmperfError as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -52,8 +66,11 @@ def _give_simulator(cluster: Cluster) -> None:
         print(f"pods can run {SIMULATOR}; other images are not pulled: pods reach nothing outside of this machine")
 
 
-def _build() -> None:
+def _build(within_minutes: float | None) -> None:
     """Make what is made once, where this machine can use it; say why where it cannot."""
+    if within_minutes is not None:
+        _build_in_time(within_minutes)
+        return
     reason = why_not()
     if reason is None:
         print(f"Kubernetes' programs: {kube_binaries()}")
@@ -63,6 +80,29 @@ def _build() -> None:
         print(f"the simulator's image: {simulator_archive()}")
     else:
         print(f"not built: {reason}")
+
+
+def _build_in_time(minutes: float) -> None:
+    """The same in a process of its own, which is ended when the time is over. What Go has compiled until then it keeps.
+
+    It takes only the processor's idle time: other tests may run beside it.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the build ends with this process
+    if hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    build = subprocess.Popen([sys.executable, "-m", "tests.cluster", "build"], start_new_session=True)
+    try:
+        status = build.wait(minutes * 60)
+    except subprocess.TimeoutExpired:
+        print(
+            f"not built: it takes more than {minutes:g} minutes here; `make test-cluster` takes the time, and goes on from here"
+        )
+    else:
+        if status:
+            raise DeployError(f"the build ended with status {status}")
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(build.pid, signal.SIGKILL)
 
 
 def _down() -> None:

@@ -91,9 +91,9 @@ def go_program() -> str | None:
     return shutil.which("go") or (str(_GO_INSTALLED) if _GO_INSTALLED.is_file() else None)
 
 
-def is_built() -> bool:
-    """Whether ``kube_binaries`` has nothing to build."""
-    return bool(os.environ.get(VARIABLE)) or (cache_folder() / KUBE.built_name).is_dir()
+def is_built(source: Source = KUBE) -> bool:
+    """Whether there is nothing to build of it."""
+    return (source == KUBE and bool(os.environ.get(VARIABLE))) or (cache_folder() / source.built_name).is_dir()
 
 
 def _given(folder: Path) -> Path:

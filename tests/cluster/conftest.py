@@ -9,10 +9,12 @@ from uuid import uuid4
 
 import pytest
 
-from tests.cluster.binaries import go_program, helm_binary
+from tests.cluster.binaries import HELM, go_program, helm_binary, is_built
 from tests.cluster.cluster import Cluster
-from tests.cluster.images import SIMULATOR, simulator_archive
-from tests.cluster.machine import why_no_image, why_not
+from tests.cluster.images import SIMULATOR, built_simulator_archive, simulator_archive
+from tests.cluster.k8s_pytest import PytestSessions, prepared
+from tests.cluster.k8s_sessions import left_of
+from tests.cluster.machine import why_no_image, why_not, why_not_built
 
 
 @pytest.fixture(scope="session")
@@ -46,15 +48,23 @@ def namespace(cluster: Cluster) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def simulator_image(cluster: Cluster) -> str:
     """The name of the simulator's image, which the node has."""
-    _skip_for(why_no_image())
+    _skip_for(why_no_image() or (None if built_simulator_archive() else why_not_built("the simulator's image")))
     cluster.import_image(simulator_archive())
     return SIMULATOR
+
+
+@pytest.fixture
+def sessions(cluster: Cluster, simulator_image: str, tmp_path: Path) -> Iterator[PytestSessions]:
+    """Sessions of pytest with the cluster as their target. Whatever a test does with them, nothing of ours is left by them."""
+    yield prepared(tmp_path, cluster, simulator_image)
+    assert left_of(cluster) == []
 
 
 @pytest.fixture(scope="session")
 def helm() -> Path:
     """The program ``helm``."""
     _skip_for(why_not() or (None if go_program() else "no Go to build Helm with"))
+    _skip_for(None if is_built(HELM) else why_not_built("Helm"))
     return helm_binary()
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from tests.cluster.binaries import VARIABLE, go_program, is_built
 from tests.cluster.cgroups import hierarchies
 
+BUILD_VARIABLE = "LLMPERF_CLUSTER_BUILD"
+"""``no``: the tests use what is built, and build nothing that takes minutes."""
 SEARCH_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 """Where programs are looked for: Debian keeps some of them where only root's own shell looks."""
 PACKAGES = {
@@ -46,7 +48,12 @@ def why_not() -> str | None:
         return f"missing: apt-get install --no-install-recommends {' '.join(missing)}"
     if not is_built() and go_program() is None:
         return f"neither Go to build Kubernetes with, nor a folder with its programs in {VARIABLE}"
-    return None
+    return None if is_built() else why_not_built("Kubernetes")
+
+
+def why_not_built(what: str) -> str | None:
+    """The reason why nothing is built now: there is no time for it; None where there is."""
+    return f"{what} is not built yet, and {BUILD_VARIABLE}=no" if os.environ.get(BUILD_VARIABLE) == "no" else None
 
 
 def why_no_image() -> str | None:

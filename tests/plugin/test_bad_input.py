@@ -125,7 +125,10 @@ def test_what_is_no_sla_is_told_in_the_test(pytester: pytest.Pytester, llmperf: 
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--llmperf-target=simm", "--llmperf-target: unknown target 'simm' Did you mean 'sim'? Known: endpoint, process, sim."),
+        (
+            "--llmperf-target=simm",
+            "--llmperf-target: unknown target 'simm' Did you mean 'sim'? Known: endpoint, kubernetes, process, sim.",
+        ),
         ("--llmperf-target=endpoint", "--llmperf-target: the endpoint target needs a URL Add --llmperf-url=http://HOST:PORT."),
         ("--llmperf-url=http://127.0.0.1:1", "--llmperf-url: a URL is given, but the target is 'sim'"),
         ("--llmperf-matrix=defautl", "--llmperf-matrix: unknown matrix 'defautl' Did you mean 'default'?"),

@@ -146,8 +146,9 @@ def test_meets_sla(load, sla, request):
     folder.rmdir()
     folder.touch()
     assert load(poisson("40/s"), "1s", warmup="0s").meets(sla)
+    (request.config.rootpath / ".llmperf" / "saved").touch()
 """
-"""A folder that can be written to when the session starts, and no more when it ends."""
+"""A folder that can be written to when the session starts, and no more when it ends; and no place for baselines."""
 
 
 def test_a_disk_that_refuses_some_files_gets_all_others(
@@ -158,11 +159,11 @@ def test_a_disk_that_refuses_some_files_gets_all_others(
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(pytester.path / "step.md"))
     result = llmperf(
         *("-k", "gke_h100", "--llmperf-markdown=folder/summary.md", "--llmperf-json=out.json", ANY_CLIENT),
-        "--llmperf-export=pytest-benchmark=folder/bench.json",
+        *("--llmperf-export=pytest-benchmark=folder/bench.json", "--llmperf-save=main"),
     )
     assert result.ret == pytest.ExitCode.INTERNAL_ERROR
     told = result.stdout.str()
     assert "llmperf: " in told
-    assert all(f"{name}: cannot write the results: " in told for name in ("summary.md", "bench.json"))
+    assert all(f"{name}: cannot write the results: " in told for name in (".llmperf/saved", "summary.md", "bench.json"))
     assert (pytester.path / "step.md").read_text().startswith("## LLM performance (SIMULATED)")
     assert json.loads((pytester.path / "out.json").read_text())["runs"]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pytest_llmperf.plugin.options import OPTIONS
+from pytest_llmperf.plugin.option_table import OPTIONS
 from pytest_llmperf.report.exports import FORMATS
 from pytest_llmperf.report.junit import junit_properties
 from tests.unit.report.exported import measured

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from io import StringIO
@@ -74,7 +75,13 @@ def test_group_by_sort_and_columns_are_those_of_the_plugin(storage: Path, capsys
         (["--export", "openmetrics"], "--export: 'openmetrics' names no path\n  Write openmetrics=PATH."),
         (["--csv", "-", "--json", "-"], "--json: --csv and --json cannot both be written to standard output"),
         (["--csv", ""], "--csv: needs a path"),
+        (["--html", "-"], "--html: cannot be written to standard output: only --csv, --json, --markdown can\n  Name a file"),
+        (["--export", "openmetrics=-"], "--export: cannot be written to standard output"),
         (["--html", "/"], "--html: / is a directory\n  Name a file."),
+        (["--plots", "/dev/null/x"], "--plots: /dev/null is no directory\n  Name a directory"),
+        (["--plots", "/dev/null"], "--plots: /dev/null is no directory"),
+        (["--csv", "/dev/null/x/r.csv"], "--csv: /dev/null is no directory\n  Name a file."),
+        (["--export", "openmetrics=/dev/null/x"], "--export: /dev/null is no directory"),
         (["--export", "llm-d=/dev/null"], "--export: /dev/null is no directory\n  There is one report a run"),
     ],
 )
@@ -85,6 +92,13 @@ def test_mistakes_are_named_with_what_was_likely_meant(
     captured = capsys.readouterr()
     assert said in captured.err
     assert captured.out == ""
+
+
+def test_what_no_run_has_is_said_to_be_missing(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(storage, "--sort", "ttft_p9", "--columns", "ttft_p99,itl_p1") == OK
+    assert capsys.readouterr().err == (
+        "pytest-llmperf: --sort: no run has ttft_p9\npytest-llmperf: --columns: no run has itl_p1\n"
+    )
 
 
 def test_storage_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,7 +165,17 @@ def test_runs_without_requests_say_what_is_not_drawn(storage: Path, tmp_path: Pa
 def test_place_that_cannot_be_written_is_named(storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     assert report(storage, "--html", tmp_path / "file" / "r.html") == USAGE_ERROR
-    assert f"{tmp_path / 'file' / 'r.html'}: cannot write the results" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert f"--html: {tmp_path / 'file'} is no directory" in captured.err
+    assert captured.out == ""
+
+
+def test_a_file_takes_no_device_s_or_pipe_s_place(storage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # No device of this machine: where this goes wrong it is gone.
+    os.mkfifo(tmp_path / "pipe")
+    assert report(storage, "--json", tmp_path / "pipe") == USAGE_ERROR
+    assert f"--json: {tmp_path / 'pipe'} is no regular file\n  Name a file." in capsys.readouterr().err
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_exports_are_of_the_requests_where_they_lie(

@@ -106,7 +106,7 @@ def test_the_model_is_spread_over_all_accelerators(count: int, arguments: Argume
 @pytest.mark.parametrize(
     ("odd", "said"),
     [
-        (cell({"port": 80}), "'port' is decided by the process target"),
+        (cell({"port": 80}), "'port' is decided by the target"),
         (cell({"tensor_parallel_size": 2}), "--tensor-parallel-size=2 does not use the 1 accelerators of h100"),
         (cell({"pipeline-parallel-size": 3}, count=4), "--pipeline-parallel-size=3 does not use the 4 accelerators"),
         (cell({"tensor-parallel-size": "two"}), "'tensor-parallel-size' is not a number of accelerators: 'two'"),

@@ -114,6 +114,9 @@ def test_the_evidence_has_the_numbers() -> None:
         "the KV cache at most 50% full; the backlog grew by 12.0 requests per 100 arrivals"
     )
     assert found(seen()).evidence == "of 1s in the engine: queue 1%, prefill 5%, decode 90%; 4 requests running on average"
+    assert found(seen(running_mean=1.004)).evidence.endswith("; 1 request running on average")
+    assert found(seen(QUEUED, waiting_mean=1.0)).evidence.startswith("1 request waiting and 4 running on average; ")
+    assert found(seen(running_mean=1.0, idle_share=0.5)).evidence.startswith("1 request running and 0 waiting on average; ")
     assert found(seen(running_mean=0.3, idle_share=0.6)).evidence == (
         "0.3 requests running and 0 waiting on average; none at all in 60% of the samples"
     )

@@ -8,7 +8,14 @@ import pytest
 
 from pytest_llmperf.deploy.base import DeploymentInfo
 from pytest_llmperf.experiment.records import Cell, Lengths, SharedPrefix, Turns, Variant, Workload
-from pytest_llmperf.judge.fingerprint import cell_fingerprint, context, differences, fingerprint, known_differences
+from pytest_llmperf.judge.fingerprint import (
+    cell_fingerprint,
+    context,
+    context_differences,
+    differences,
+    fingerprint,
+    known_differences,
+)
 from tests.unit.report.runs import cell, workload
 
 CELL, ASKED = cell(), workload()
@@ -150,6 +157,73 @@ def test_the_context_says_what_may_differ_and_keeps_secrets() -> None:
         "env VLLM_USE_V2": "1",
         "env db_password": "***",
     }
+
+
+SERVED = ("meta-llama/Llama-3.1-8B-Instruct", "--served-model-name=llama-3.1-8b", "--host=0.0.0.0", "--port=8000")
+
+
+def told(*arguments: str, **known: str) -> dict[str, str]:
+    """The context of a deployment whose engine was told this besides its model and where to serve."""
+    return context(CELL, DeploymentInfo("kubernetes", False, "vLLM 0.32.0", engine_arguments=(*SERVED, *arguments), **known))  # type: ignore[arg-type]
+
+
+def test_the_context_says_what_the_engine_was_told_and_keeps_secrets() -> None:
+    found = told(
+        "--max_model_len",
+        "auto",
+        "-tp",
+        "4",
+        "--no-enable-prefix-caching",
+        "--trust-remote-code",
+        "--api-key=sesame",
+        "--lora-modules=a=/a",
+        "--lora-modules=b=/b",
+        image="vllm/vllm-openai:v0.33.0",
+        image_digest="sha256:0123",
+    )
+    assert {name: value for name, value in found.items() if name.startswith(("argument", "image"))} == {
+        "image": "vllm/vllm-openai:v0.33.0",
+        "image digest": "sha256:0123",
+        "argument api-key": "***",
+        "argument enable-prefix-caching": "false",
+        "argument lora-modules": "a=/a b=/b",
+        "argument max-model-len": "auto",
+        "argument model": "meta-llama/Llama-3.1-8B-Instruct",
+        "argument served-model-name": "llama-3.1-8b",
+        "argument tensor-parallel-size": "4",
+        "argument trust-remote-code": "true",
+    }
+    assert "sesame" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "differing"),
+    [
+        (told("--max-model-len=auto"), told("--max-model-len=16384"), {"argument max-model-len": "16384 -> auto"}),
+        (told("--seed=1"), told(), {"argument seed": "unset -> 1"}),
+        (told("--seed", "1", "-q", "fp8"), told("--quantization=fp8", "--seed=1"), {}),
+        (told("--port=81", "--host=::"), told("--port=82"), {}),
+        (told(image="a:1", image_digest="sha256:1"), told(image="a:2", image_digest="sha256:2"), {"image": "a:2 -> a:1"}),
+        (
+            told(image="a:1", image_digest="sha256:1"),
+            told(image="a:1", image_digest="sha256:2"),
+            {"image digest": "sha256:2 -> sha256:1"},
+        ),
+        (told(image="a:1", image_digest="sha256:1"), told(image="a:1"), {}),
+        (told(image="a:1"), told(), {}),
+    ],
+)
+def test_what_differs_of_what_the_engine_was_told(now: dict[str, str], before: dict[str, str], differing: dict[str, str]) -> None:
+    turned = {field: " -> ".join(reversed(change.split(" -> "))) for field, change in differing.items()}
+    assert (context_differences(now, before), context_differences(before, now)) == (differing, turned)
+
+
+def test_a_run_that_was_saved_before_arguments_were_kept_differs_in_none() -> None:
+    saved = context(CELL, DeploymentInfo("kubernetes", False, "vLLM 0.31.0"))
+    now = told("--seed=1", image="a:1", image_digest="sha256:1")
+    assert context_differences(now, saved) == {"engine version": "vLLM 0.31.0 -> vLLM 0.32.0"}
+    assert context_differences(saved, now) == {"engine version": "vLLM 0.32.0 -> vLLM 0.31.0"}
+    assert context_differences(saved, {}) == differences(saved, {})
 
 
 @pytest.mark.parametrize(("name", "shown"), [("api-key", "***"), ("max-token", "s3cret"), ("tokenizer", "s3cret")])

@@ -24,6 +24,7 @@ from pytest_llmperf.experiment.records import Lengths
 from pytest_llmperf.load.engine import run_load
 from pytest_llmperf.load.options import LoadOptions
 from pytest_llmperf.load.plan import plan_load
+from pytest_llmperf.measure.prometheus import Prometheus
 from pytest_llmperf.measure.server_sources import ITS_OWN_PAGE, ServerSources
 from pytest_llmperf.measure.server_watch import watching_server
 from tests.unit.load.loads import WORKLOAD, workload
@@ -164,13 +165,17 @@ class Answers(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Answers)
         self.result = result
 
+    def answer(self) -> object:
+        """To a question that is not for the time."""
+        return self.result
+
 
 class _Answers(BaseHTTPRequestHandler):
     server: Answers
 
     def do_POST(self) -> None:
         asked = self.rfile.read(int(self.headers["content-length"]))
-        result = [0, str(time())] if asked == b"query=time%28%29" else self.server.result
+        result = [0, str(time())] if asked == b"query=time%28%29" else self.server.answer()
         body = json.dumps({"status": "success", "data": {"result": result}}).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
@@ -212,3 +217,38 @@ def test_an_answer_of_another_form_is_noted_and_no_error(result: object, interru
         thread.join()
     note = "the server's side is not known: the Prometheus did not tell: it answers, and not in the way of a Prometheus"
     assert (told.server, told.note) == (None, note)
+
+
+class TwoEngines(Answers):
+    """Scrapes one engine after the other, and from the third question on has done so again; a third engine is long gone."""
+
+    def __init__(self, until: float) -> None:
+        super().__init__([])
+        self.until = until
+        self.asked = 0
+
+    def answer(self) -> object:
+        """With the engine that was scraped last at first."""
+        self.asked += 1
+        ends_s = {"first": 0.5, "second": -0.2 if self.asked < 3 else 0.8, "gone": -300.0}
+        return [self._row(name, end_s) for name, end_s in ends_s.items()]
+
+    def _row(self, name: str, end_s: float) -> dict[str, object]:
+        labels = RUNNING | {"model_name": "m", "instance": name}
+        return {"metric": labels, "values": [[self.until + end_s - i, "1"] for i in (3, 2, 1, 0)]}
+
+
+def test_every_engine_that_is_still_there_is_waited_for() -> None:
+    started_at = time() - 2.0
+    with TwoEngines(started_at + 2.0) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        prometheus = Prometheus(f"http://127.0.0.1:{server.server_port}")
+        prometheus.await_samples(server.until)
+        asked = server.asked
+        found = prometheus.series(started_at, 2.0)
+        prometheus.close()
+        server.shutdown()
+        thread.join()
+    assert asked == 3
+    assert [one.labels["instance"] for one in found] == ["first", "second"]

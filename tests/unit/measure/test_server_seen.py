@@ -106,7 +106,14 @@ def test_a_histogram_is_what_it_took_within_the_window() -> None:
     assert ttft.p50_s == pytest.approx(0.1 + 0.4 * 2.5 / 10)
     assert ttft.p99_s == pytest.approx(0.1 + 0.4 * 9.85 / 10)
     assert ttft.resolution_s == pytest.approx(0.4)
+    assert ttft.p99_bucket_s == pytest.approx((0.1, 0.5))
     assert "e2e" not in told.times
+
+
+def test_a_bound_below_which_nothing_lies_is_none() -> None:
+    below = {"-Inf": [0, 0], "0.1": [0, 9], "+Inf": [0, 9]}
+    told = seen([series(RUNNING, [1, 1]), *histogram("vllm:e2e_request_latency_seconds", below, [0, 0.9])], (0.0, 1.0))
+    assert told.times["e2e"].p99_bucket_s == (0.0, 0.1)
 
 
 def test_beyond_the_last_bucket_there_is_no_p99() -> None:
@@ -147,6 +154,18 @@ def test_what_an_engine_had_counted_before_it_was_seen_is_left_out_and_told() ->
     told = seen([series(RUNNING, [1] * 5), series(GENERATED, [0, 100, 200, 300, 400], engine="0"), late], (0.0, 4.0))
     assert told.generation_tokens_per_s == pytest.approx((400 + 100) / 4)
     assert told.notes == ("an engine was first seen at 3s: what it had counted by then is left out",)
+
+
+def test_an_engine_that_dies_within_the_window_is_told() -> None:
+    told = seen([*engine(range(31), "a"), *engine(range(21), "b"), *engine(range(6), "c")], (10.0, 30.0))
+    # What it counted until then is of the window; its silence after that would otherwise read as a slower server.
+    assert told.generation_tokens_per_s == pytest.approx((20_000 + 10_000) / 20)
+    assert told.notes == ("an engine was last seen at 20s: what it counted after that is left out",)
+    # Read a little earlier than the other, it is no less alive.
+    assert seen([*engine(range(31), "a"), *engine(range(29), "b")], (10.0, 30.0)).notes == ()
+    # Where the reading ends for all of them, that is told and no death.
+    (note,) = seen([*engine(range(21), "a"), *engine(range(21), "b")], (10.0, 30.0)).notes
+    assert "is known from" in note
 
 
 def test_two_samples_beside_one_another_make_no_rate() -> None:
@@ -277,3 +296,28 @@ def test_a_gauge_that_is_not_known_yet() -> None:
     assert mean_within(at_s, value, Window(0, 1)) is None
     assert mean_within(at_s, np.full(4, math.nan), Window(0, 3)) is None
     assert mean_within(at_s, value, Window(3, 3)) == 4
+
+
+def engine(at_s: Sequence[float], instance: str) -> list[Series]:
+    """One that runs ten requests and makes a thousand tokens a second, as a Prometheus saw it."""
+    labels = {"model_name": "m", "instance": instance}
+    at = np.array(at_s, float)
+    return [Series(RUNNING, labels, at, np.full(len(at), 10.0)), Series(GENERATED, labels, at, 1000 * at)]
+
+
+def test_engines_that_are_read_at_several_instants_are_all_there_at_the_end() -> None:
+    told = seen([*engine(range(0, 91, 15), "a"), *engine(range(10, 86, 15), "b")], (20.0, 83.0))
+    assert told.running_mean == pytest.approx(20)
+    assert told.values["running"].tolist() == pytest.approx([10, 20, 20, 20, 20, 20, 20])
+    assert told.generation_tokens_per_s == pytest.approx(2000)
+
+
+def test_an_engine_that_is_gone_is_counted_no_more() -> None:
+    told = seen([*engine(range(0, 91, 15), "a"), *engine(range(0, 31, 15), "b")], (60.0, 90.0))
+    assert told.running_mean == pytest.approx(10)
+
+
+def test_an_engine_that_was_there_before_does_not_stand_for_those_of_the_window() -> None:
+    told = seen([*engine(range(0, 40), "before"), *engine(range(50, 60), "now")], (52.0, 58.0))
+    assert told.samples == 7
+    assert told.running_mean == pytest.approx(10)

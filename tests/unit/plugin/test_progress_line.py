@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import select
+from queue import Queue
 from typing import Any
 
 import pytest
 
+from pytest_llmperf.deploy.base import Phase
+from pytest_llmperf.errors import DeployError
 from pytest_llmperf.experiment.catalog import builtin_directory, load_catalog
 from pytest_llmperf.experiment.matrix import expand
 from pytest_llmperf.load.options import LoadProgress
+from pytest_llmperf.plugin import progress
 from pytest_llmperf.plugin.progress import ProgressLine
 
 CATALOG = load_catalog([builtin_directory()])
@@ -82,3 +87,42 @@ def test_what_fails_is_not_called_ready(pytestconfig: pytest.Config) -> None:
     with pytest.raises(ZeroDivisionError), line.deploying(CELL):
         _ = 1 / 0
     assert "ready" not in file.getvalue()
+
+
+def test_the_phases_of_a_deployment_that_has_some_to_show(pytestconfig: pytest.Config) -> None:
+    file = io.StringIO()
+    line = ProgressLine(reporter(pytestconfig, file), None, 80, simulated=False)
+    with line.deploying(CELL) as showing:
+        showing.phases = (Phase("scheduled", 1.0), Phase("image pulled", 12.0))
+    assert file.getvalue().splitlines()[-1] == f"  {CELL.id}: scheduled 1s, image pulled 12s"
+
+
+def test_a_deployment_that_failed_is_told_at_once_where_nobody_watches(pytestconfig: pytest.Config) -> None:
+    file = io.StringIO()
+    line = ProgressLine(reporter(pytestconfig, file), None, 80, simulated=False)
+    with pytest.raises(DeployError), line.deploying(CELL):
+        raise DeployError(f"{CELL.id}: no node has nvidia.com/gpu", hint="Add one.")
+    (told,) = (each for each in file.getvalue().splitlines() if each.strip())
+    assert re.fullmatch(rf"  {re.escape(CELL.id)}: not deployed after \S+: no node has nvidia.com/gpu", told)
+
+
+def test_in_a_log_a_state_that_lasts_gets_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LASTING_S", 0.0)
+    monkeypatch.setattr(progress, "_LOOK_S", 0.001)
+    told: Queue[str] = Queue()
+    with progress._Lasting(told.put) as show:
+        show("waiting for 2 nvidia.com/gpu")
+        assert told.get(timeout=10) == "waiting for 2 nvidia.com/gpu"
+        show("waiting for 1 nvidia.com/gpu")  # only the number is another
+        show("pulling the image")
+        assert told.get(timeout=10) == "pulling the image"
+    assert told.empty()
+
+
+def test_the_first_request_is_told_once_a_deployment(pytestconfig: pytest.Config) -> None:
+    file = io.StringIO()
+    line = ProgressLine(reporter(pytestconfig, file), None, 80, simulated=False)
+    for pods_ready_at in (199.0, 199.0, 200.0):
+        line.first_request("a cell", pods_ready_at, 200.5)
+    told = [each for each in file.getvalue().splitlines() if each.strip()]
+    assert told == [f"  a cell: first request {after} after the pods were ready" for after in ("1.5s", "500ms")]

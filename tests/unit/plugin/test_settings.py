@@ -11,7 +11,9 @@ import pytest
 from pytest_llmperf.errors import ConfigError
 from pytest_llmperf.load.cores import available_cores
 from pytest_llmperf.measure.trust import TrustLimits, named_limits
-from pytest_llmperf.plugin.options import OPTIONS, Settings, _Option, read_settings
+from pytest_llmperf.plugin.kubernetes_options import KubernetesOptions
+from pytest_llmperf.plugin.option_table import OPTIONS, Option
+from pytest_llmperf.plugin.options import Settings, read_settings
 from pytest_llmperf.plugin.targets import target_of
 from pytest_llmperf.plugin.trace import trace_profile
 from pytest_llmperf.plugin.xdist import xdist_workers
@@ -67,7 +69,7 @@ def test_an_empty_gate_is_no_gate_that_was_meant(value: str | list[str]) -> None
 
 
 @pytest.mark.parametrize("option", [option for option in OPTIONS if option.metavar], ids=lambda option: option.name)
-def test_every_option_needs_a_value(option: _Option) -> None:
+def test_every_option_needs_a_value(option: Option) -> None:
     with pytest.raises(ConfigError, match=f"^{option.flag}: needs a value"):
         settings({option.flag: [""] if option.repeatable else ""})
 
@@ -193,8 +195,9 @@ def test_columns() -> None:
 
 
 def test_the_three_forms_of_every_option_are_one_name() -> None:
-    fields = {name.removesuffix("_s") for name in Settings.__dataclass_fields__}
-    assert {option.name for option in OPTIONS} == fields - {"places", "given"}
+    names = {*Settings.__dataclass_fields__, *KubernetesOptions.__dataclass_fields__}
+    fields = {name.removesuffix("_s") for name in names}
+    assert {option.name for option in OPTIONS} == fields - {"places", "given", "kubernetes"}
     for option in OPTIONS:
         assert option.flag == "--" + option.ini.replace("_", "-")
         assert option.env == option.ini.upper()
@@ -316,7 +319,10 @@ def test_an_engine_of_this_machine() -> None:
             {"target": "endpoint", "url": "https://h", "ca-file": "a", "insecure": "yes"},
             "insecure: certificates are not to be checked, but a file of CA certificates to check them by is given",
         ),
-        ({"target": "endpiont"}, "target: unknown target 'endpiont'\n  Did you mean 'endpoint'? Known: endpoint, process, sim."),
+        (
+            {"target": "endpiont"},
+            "target: unknown target 'endpiont'\n  Did you mean 'endpoint'? Known: endpoint, kubernetes, process, sim.",
+        ),
     ],
 )  # fmt: skip
 def test_options_that_do_not_go_together(given: dict[str, str | list[str]], says: str) -> None:

@@ -338,6 +338,14 @@ def test_what_may_differ_is_shown() -> None:
     assert part.differences == {"engine version": "vLLM 0.32.0 -> vLLM 0.33.0", "env TUNED": "unset -> 1"}
 
 
+def test_what_the_engine_was_told_is_shown_where_both_say_it() -> None:
+    saved = document("a")
+    now = document(context={**saved.context, "argument max-model-len": "auto", "image": "vllm:2"})
+    then = document("b", context={**saved.context, "argument max-model-len": "16384", "image": "vllm:1"})
+    assert compared(now, then).differences == {"argument max-model-len": "16384 -> auto", "image": "vllm:1 -> vllm:2"}
+    assert compared(now, saved).differences == {}
+
+
 def test_a_run_without_a_steady_state_is_said_to_be_one() -> None:
     growing = document("a", steadiness=SteadinessPart(extra_warmup_s=0.0, unstable="the backlog grew by 4 % of arrivals"))
     assert "the baseline's run had no steady state (the backlog grew by 4 % of arrivals)" in compared(document(), growing).note

@@ -116,8 +116,12 @@ def test_a_time_that_is_none_is_refused_where_it_stands(tmp_path: Path) -> None:
     [
         ("abcd", "is the beginning of 2 runs' ids\n  They are abcd1111, abcd2222."),
         ("mian", "no run or saved session 'mian'\n  Did you mean 'main'?"),
-        ("ef0", "no run or saved session 'ef0'"),
-        ("./nothing.json", "no results file './nothing.json'"),
+        ("ef0", "of a run's id the first 4 characters or more are needed, and 'ef0' has 3\n  Runs that begin so: ef012345."),
+        ("xyz", "no run or saved session 'xyz'"),
+        ("./nothing.json", "there is no file or directory './nothing.json'"),
+        ("nothing.json", "there is no file or directory 'nothing.json'"),
+        ("/no/such/place", "no file or directory '/no/such/place'\n  There is no directory '/no/such' either."),
+        ("/dev/null", "'/dev/null' is neither a directory nor a file"),
     ],
 )
 def test_name_of_nothing(storage: Path, name: str, said: str) -> None:
@@ -125,6 +129,29 @@ def test_name_of_nothing(storage: Path, name: str, said: str) -> None:
         found(storage, name)
     assert str(raised.value).startswith("RUNS: ")
     assert said in str(raised.value)
+
+
+def test_a_path_is_answered_with_what_lies_there(storage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "place"
+    for name in ("demo-out", "main", "ef01"):
+        (place / name).mkdir(parents=True)
+    (place / "notes").write_text("no results")
+    (place / "results.json").touch()
+    monkeypatch.chdir(place)
+    for name, said in (
+        ("demo-out", "^RUNS: the directory 'demo-out' holds neither a run.json nor runs$"),
+        ("notes", "^notes: is no results document"),
+        ("./notes", "^notes: is no results document"),
+        ("./result.json", r"no file or directory './result.json'\n  Did you mean 'results.json'\?"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            found(storage, name)
+    (place / "demo-out" / "llmperf" / "runs").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"neither a run\.json nor runs\n  There are runs in demo-out/llmperf\.$"):
+        found(storage, "demo-out")
+    # A session and a run go before a directory of that name.
+    assert ids(found(storage, "main")) == ["abcd1111"]
+    assert ids(found(storage, "ef01")) == ["ef012345"]
 
 
 def test_directory_of_nothing(storage: Path) -> None:

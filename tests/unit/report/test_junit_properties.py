@@ -13,12 +13,20 @@ def test_what_is_told_of_a_run() -> None:
         "llmperf_verdict": "PASS",
         "llmperf_run_id": "0123abcd",
         "llmperf_simulated": "SIMULATED",
+        "llmperf_target": "sim",
         "llmperf_ttft_p99_s": repr(run.metrics["ttft_p99"].value),
         "llmperf_tpot_p99_s": repr(run.metrics["tpot_p99"].value),
         "llmperf_e2e_p99_s": repr(run.metrics["e2e_p99"].value),
         "llmperf_error_rate": "0.0",
         "llmperf_output_tokens_per_s": repr(run.metrics["output_tokens_per_s"].value),
     }
+
+
+def test_what_was_deployed_by_a_manifest_is_named() -> None:
+    run = measured(simulated=False)
+    configuration = run.configuration.model_copy(update={"image": "registry.example/vllm:7", "gpu": "NVIDIA-H100"})
+    told = dict(junit_properties(run.model_copy(update={"configuration": configuration}), 1))
+    assert (told["llmperf_image"], told["llmperf_gpu"]) == ("registry.example/vllm:7", "NVIDIA-H100")
 
 
 def test_further_runs_of_a_test_carry_their_number() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_llmperf.report.results_v2 import RunDocument
-from pytest_llmperf.report.rows import row_groups, test_labels
+from pytest_llmperf.report.rows import load_texts, row_groups, test_labels
 from tests.unit.report.runs import answered, cell, judged, run_of
 
 H100, L4 = cell("h100"), cell("l4")
@@ -37,6 +37,25 @@ def run(parameters: str = "{cell}", *, file: str = "test_a.py", of: str = "h100"
 )
 def test_beside_columns_for_cell_and_load(runs: list[RunDocument], labels: list[str]) -> None:
     assert test_labels(runs) == labels
+
+
+def test_a_load_has_its_label_once() -> None:
+    sweep = [run(profile="poisson 5/s", label="5/s"), run(profile="poisson 15/s", label="15/s")]
+    assert load_texts(sweep) == ["poisson 5/s", "poisson 15/s"]
+    assert load_texts([run(profile="concurrency 8", label="concurrency 8")]) == ["concurrency 8"]
+    assert load_texts([run(profile="gamma 5/s, burstiness 2", label="5/s")]) == ["gamma 5/s, burstiness 2"]
+    assert load_texts([run(profile="poisson 15/s", label="5/s")]) == ["poisson 15/s 5/s"]
+    assert load_texts([run(label="A 1 of 8"), run()]) == ["poisson 10/s A 1 of 8", "poisson 10/s"]
+
+
+def test_a_label_stays_where_it_tells_runs_of_a_test_apart() -> None:
+    runs = [run(profile="poisson 5/s", label="5/s"), run(profile="poisson 5/s")]
+    assert load_texts(runs) == ["poisson 5/s 5/s", "poisson 5/s"]
+    assert test_labels(runs) == ["test_it", "test_it"]
+    # Of another test it needs no label to be told from.
+    assert load_texts([runs[0], run(file="test_b.py", profile="poisson 5/s")]) == ["poisson 5/s", "poisson 5/s"]
+    # Two probes at one rate are told apart by their order.
+    assert test_labels([runs[0], runs[0]]) == ["test_it #1", "test_it #2"]
 
 
 def labels_of(runs: list[RunDocument], group_by: str = "cell") -> list[str]:

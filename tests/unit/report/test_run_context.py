@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from pytest_llmperf.report.run_context import VARIABLES, kept_environment, kept_settings
+import os
+
+from pytest_llmperf.report.document import from_json, run_document, to_json
+from pytest_llmperf.report.run_context import VARIABLES, RunContext, kept_environment, kept_settings
 from pytest_llmperf.secrets import is_secret
+from tests.unit.report.runs import answered, run_of
 
 
 def test_only_what_the_list_names_is_kept() -> None:
@@ -69,3 +73,12 @@ def test_settings_are_kept_as_they_were_written_but_for_secrets() -> None:
     }
     assert kept["engine_command"] == "vllm serve {model} --port={port} --api-key=***"
     assert "sk-very-secret" not in str(kept)
+
+
+def test_bytes_that_are_no_text_are_shown_and_lose_no_document() -> None:
+    odd = os.fsdecode(b"/data/\xff")
+    environment, settings = kept_environment({"VLLM_CACHE": odd}), kept_settings({"storage": odd, "header": odd})
+    assert environment == {"VLLM_CACHE": r"/data/\udcff"}
+    assert set(settings.values()) == {r"/data/\udcff"}
+    document = run_document(run_of(answered(3)), None, session=RunContext(settings, environment))
+    assert from_json(to_json(document)) == document

@@ -37,7 +37,9 @@ FULL = judged(run_of(answered(300, failures=2), invalid=("worker 0 was late",)))
             generation_tokens_per_s=1500,
             gpu_power_w=650,
             times={
-                "queue": ServerTimesPart(count=300, mean_s=0.002, p50_s=0.001, p99_s=0.01),
+                "queue": ServerTimesPart(
+                    count=300, mean_s=0.002, p50_s=0.001, p99_s=0.01, resolution_s=0.005, p99_bucket_s=(0.0075, 0.0125)
+                ),
                 "decode": ServerTimesPart(count=300, mean_s=0.2, p50_s=0.1, p99_s=0.3, resolution_s=0.25),
             },
         ),
@@ -105,9 +107,9 @@ def test_everything_is_told() -> None:
         "  worker 0 was late",
         "server side  running 4.5 (most 12); waiting 0; KV cache 25% (most 50%); prefix-cache hits 12.5%;",
         "3 preemptions; generated tokens 1,500/s; 650 W",
-        "             queue mean 2ms, p99 10ms; decode mean 200ms bottleneck",
-        "bottleneck   kv cache: the KV cache was full for 40% of the window",
-        "cost         $8.40/h ($2.10 a GPU; a price list, 2025-06-01); a million tokens: input $0.50, output $1.25",
+        "             queue mean 2ms, p99 7.5ms..12.5ms; decode mean 200ms bottleneck",
+        "bottleneck   KV cache: the KV cache was full for 40% of the window",
+        "cost         h100 $8.40/h ($2.10 a GPU; a price list, 2025-06-01); a million tokens: input $0.50, output $1.25",
         "baseline 0001_main: INCOMPARABLE (SIMULATED: no real server was measured)",
     ):
         assert " ".join(said.split()) in text

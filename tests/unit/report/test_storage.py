@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -47,6 +48,13 @@ def test_a_target_that_cannot_be_replaced_stays_and_nothing_is_left_beside_it(tm
         write_atomically(target, "{}\n")
     assert [child.name for child in tmp_path.iterdir()] == ["run.json"]
     assert (target / "kept").is_dir()
+
+
+def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(LlmperfError, match="pipe: cannot write the results: it is no regular file"):
+        write_atomically(tmp_path / "pipe", "text")
+    assert [(path.name, path.is_fifo()) for path in tmp_path.iterdir()] == [("pipe", True)]
 
 
 @pytest.mark.parametrize("run_id", ["../escape", "a/b", "", ".hidden", "a\nb", "-x"])

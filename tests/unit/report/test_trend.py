@@ -126,6 +126,15 @@ def test_runs_that_differ_in_load_or_place_are_told_apart(tmp_path: Path) -> Non
     assert titles == [" interactive-chat poisson 10/s", " interactive-chat poisson 20/s", " #2", " 8/s"]
 
 
+def test_what_the_engine_was_told_is_a_remark_where_both_sessions_say_it(tmp_path: Path) -> None:
+    run = measured()
+    for told in ({}, {"argument seed": "1"}, {"argument seed": "2"}):
+        save(tmp_path, "main", run.model_copy(update={"context": {**run.context, **told}}))
+    text = table(saved_sessions(tmp_path), 120)
+    assert "0002:" not in text
+    assert "0003: argument seed 1 -> 2" in text
+
+
 def test_repetitions_count_by_their_median(tmp_path: Path) -> None:
     save(tmp_path, "main", *(measured(scale, run_id=str(scale)) for scale in (1.0, 1.2, 9.0)))
     (history,) = histories(saved_sessions(tmp_path))

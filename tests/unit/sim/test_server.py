@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -330,6 +331,17 @@ def test_a_bad_spec_ends_with_status_4(spec: str, message: str) -> None:
     assert ended.returncode == 4
     assert message in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_spec_of_the_environment() -> None:
+    command = [sys.executable, "-m", "pytest_llmperf.sim", "--spec", "env:SOME_SPEC"]
+    for environment, message in (({"SOME_SPEC": "{"}, "not JSON"), ({}, "there is no variable SOME_SPEC")):
+        ended = subprocess.run(
+            command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=20, check=False
+        )
+        assert ended.returncode == 4
+        assert message in ended.stderr
+        assert "Traceback" not in ended.stderr
 
 
 def test_a_spec_is_needed() -> None:

@@ -1,0 +1,141 @@
+"""What an engine's log says of its start: how far it is, how long the weights took, and causes of its end that are known."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Known:
+    """A cause that a log tells. One that is ``final`` comes back however often the engine is started."""
+
+    cause: str
+    hint: str
+    line: str
+    """The line that tells it."""
+    is_final: bool = True
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    pattern: str
+    cause: str
+    hint: str
+    is_final: bool = True
+
+
+_TOKEN_HINT = (
+    "Accept the model's licence where it is published, and give a token that may read it: HF_TOKEN, or --llmperf-hf-secret."
+)
+_KNOWN = (
+    _Pattern(
+        r"torch\.(?:cuda\.)?OutOfMemoryError|CUDA out of memory|CUDA error: out of memory",
+        "the engine ran out of the GPU's memory",
+        "Lower the engine's --max-model-len, --max-num-seqs or --gpu-memory-utilization, or take hardware with more memory.",
+    ),
+    _Pattern(
+        r"max seq len \(\d+\).*KV cache|larger than the maximum number of tokens that can be stored in KV cache",
+        "the model's context does not fit into the GPU's memory beside its weights",
+        "Lower the engine's --max-model-len, raise --gpu-memory-utilization, or take hardware with more memory.",
+    ),
+    _Pattern(
+        r"No available memory for the cache blocks",
+        "the GPU's memory has no room for a KV cache beside the weights",
+        "Raise the engine's --gpu-memory-utilization, or take hardware with more memory.",
+    ),
+    _Pattern(
+        r"Free memory on device .*less than desired GPU memory utilization",
+        "something else uses the GPU's memory",
+        "See what runs on the node's GPU (nvidia-smi there), or lower the engine's --gpu-memory-utilization.",
+    ),
+    # Before what is gated: of a repository that does not exist, who shows no token hears 401 too.
+    _Pattern(
+        r"RepositoryNotFoundError|is not a valid model identifier|Repository [Nn]ot [Ff]ound|Invalid repository ID or local",
+        "the model's repository does not exist, or the engine's token may not see it",
+        f"Check the model's 'repository' in the catalog. {_TOKEN_HINT}",
+    ),
+    _Pattern(
+        r"GatedRepoError|gated repo|Access to model .* is restricted|repository requires approval|40[13] Client Error",
+        "the model's weights are gated, and the engine's token may not read them",
+        _TOKEN_HINT,
+    ),
+    _Pattern(
+        r"error: unrecognized arguments?:",
+        "the engine does not know one of its arguments",
+        "Correct the variant's engine_args or the manifest's args: this is what the engine's version says of them.",
+    ),
+    _Pattern(
+        r"error: argument .+: ",
+        "the engine does not take the value of one of its arguments",
+        "Correct the variant's engine_args or the manifest's args: this is what the engine's version says of them.",
+    ),
+    _Pattern(
+        r"No space left on device",
+        "a disk that the engine writes to is full",
+        "Ask for a larger claim or a larger emptyDir: the model cache must hold all of the weights.",
+    ),
+    _Pattern(
+        r"No CUDA GPUs are available|Failed to infer device type|Found no NVIDIA driver",
+        "the engine sees no GPU",
+        "Check that the container asks for the cell's GPU resource, and that the node's GPU driver and runtime work.",
+    ),
+    _Pattern(
+        r"CUDA driver version is insufficient|NVIDIA driver on your system is too old",
+        "the node's GPU driver is too old for the engine's image",
+        "Name an image made for an older CUDA, or have the node's driver updated.",
+    ),
+    _Pattern(
+        r"out of shared memory|unable to (?:open|allocate) shared memory",
+        "the engine's processes have too little shared memory",
+        "Mount an emptyDir of medium Memory at /dev/shm, as the shipped manifests do.",
+    ),
+    _Pattern(
+        r"LocalEntryNotFoundError|Failed to resolve '[^']*huggingface|couldn't connect to 'https?://[^']*huggingface",
+        "the pod cannot reach the place that has the weights",
+        "Let the pod reach it (egress rules, a proxy), or use a volume that has the weights: --llmperf-model-cache.",
+        is_final=False,
+    ),
+    # Last: whatever else is said tells more.
+    _Pattern(
+        r"Failed core proc\(s\): \{[^}]*: -9\b",
+        "one of the engine's processes was killed, most likely for the container's use of memory",
+        "Raise the container's memory limit in the manifest: loading weights may need as much as they weigh.",
+        is_final=False,
+    ),
+)
+_STEPS = (
+    (r"Fetching \d+ files:\s+(\d+%)", "downloading weights"),
+    (r"Starting to load model", "loading weights"),
+    (r"Loading \w+ checkpoint shards:\s+(\d+%)", "loading weights"),
+    (r"Loading weights took|Model loading took", "weights loaded"),
+    (r"Dynamo bytecode transform|Compiling a graph|torch\.compile takes", "compiling"),
+    (r"Capturing (?:the model for )?CUDA graphs?[^%\n\r]*?(?:(\d+%)|$)", "capturing CUDA graphs"),
+    (r"Graph capturing finished", "CUDA graphs captured"),
+    (r"Starting vLLM API server|Application startup complete", "its server starts"),
+)
+_WEIGHTS = re.compile(r"Loading weights took ([\d.]+) seconds")
+
+
+def known_cause(log: str) -> Known | None:
+    """The cause that the end of a log tells; of several the one that stands first in the list, which says most."""
+    for one in _KNOWN:
+        if (match := re.search(one.pattern, log)) is not None:
+            start, end = log.rfind("\n", 0, match.start()) + 1, log.find("\n", match.end())
+            return Known(one.cause, one.hint, log[start : end if end >= 0 else None].strip(), one.is_final)
+    return None
+
+
+def step(log: str) -> str:
+    """How far the engine is by its log's last words on that: ``loading weights 25%``; empty where it does not say."""
+    found = [(match.start(), name, match) for pattern, name in _STEPS for match in re.finditer(pattern, log, re.MULTILINE)]
+    if not found:
+        return ""
+    _, name, match = max(found, key=lambda one: one[0])
+    percent = match[1] if match.re.groups else None
+    return f"{name} {percent}" if percent else name
+
+
+def weights_load_s(log: str) -> float | None:
+    """How long the engine says that it loaded the weights; of several ranks the slowest. None where it does not say."""
+    return max((float(match[1]) for match in _WEIGHTS.finditer(log)), default=None)

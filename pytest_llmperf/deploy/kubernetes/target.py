@@ -1,0 +1,389 @@
+"""The kubernetes target: every cell is objects on a cluster, applied, watched until they are ready, reached, taken away."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from time import monotonic, time
+
+import httpx
+
+from pytest_llmperf.deploy.base import DeploymentInfo, Endpoint, Phase, Progress, version_in
+from pytest_llmperf.deploy.kubernetes.client import KubeApi
+from pytest_llmperf.deploy.kubernetes.evidence import keep_evidence
+from pytest_llmperf.deploy.kubernetes.kinds import Kind
+from pytest_llmperf.deploy.kubernetes.names import Identity
+from pytest_llmperf.deploy.kubernetes.reach import Reached, reach
+from pytest_llmperf.deploy.kubernetes.refusals import UnreachableError
+from pytest_llmperf.deploy.kubernetes.render import Rendered, check, documented, placed, render
+from pytest_llmperf.deploy.kubernetes.session import KubeSession, Ownership
+from pytest_llmperf.deploy.kubernetes.settings import KubernetesSettings
+from pytest_llmperf.deploy.kubernetes.structure import pod_templates
+from pytest_llmperf.deploy.kubernetes.teardown import remove_cell
+from pytest_llmperf.deploy.kubernetes.waiting import ReadyPods, await_running, engine_log, lost_reason
+from pytest_llmperf.deploy.readiness import Answer, await_ready, client_of
+from pytest_llmperf.deploy.secrets import api_key_of
+from pytest_llmperf.errors import ConfigError, DeployError, Where
+from pytest_llmperf.experiment.records import Cell
+
+ANSWER_S = 300.0
+"""How long pods that are ready may take to answer where they are reached: a load balancer's name has to become known."""
+LOOK_S = 1.0
+"""How often the cluster is asked whether a deployment that does not answer is lost."""
+LOG_LINES = 40
+PRODUCT_LABELS = ("nvidia.com/gpu.product", "cloud.google.com/gke-accelerator")
+"""On a node: its accelerator, the more exact first. The cell's platform has a label of its own before these."""
+DRIVER_LABELS = ("nvidia.com/cuda.driver-version.full", "nvidia.com/gpu-driver-version")
+DRIVER_PARTS = ("nvidia.com/cuda.driver.major", "nvidia.com/cuda.driver.minor", "nvidia.com/cuda.driver.rev")
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A cell's objects on the cluster: whose they are, and which kinds they have."""
+
+    api: KubeApi
+    settings: KubernetesSettings
+    cell: Cell
+    rendered: Rendered
+    ownership: Ownership
+    kinds: tuple[Kind, ...]
+    documents: tuple[str, ...]
+
+    @property
+    def identity(self) -> Identity:
+        """Whose they are."""
+        return self.settings.identity
+
+    def log(self) -> str:
+        """The engine's last lines."""
+        return engine_log(self.api, self.rendered, self.identity, self.ownership.namespace, LOG_LINES)
+
+    def lost(self, ready: ReadyPods) -> str | None:
+        """Why the cluster does not run the pods any more that were ready, or None while it does."""
+        return lost_reason(self.api, self.rendered, self.identity, self.ownership.namespace, ready)
+
+    def kept_evidence(self) -> str:
+        """Keep logs, events and objects with the results; where, as the end of a sentence. Trouble with that hides nothing."""
+        folder = self.settings.log_directory
+        if folder is None:
+            return ""
+        try:
+            return f"logs and events: {keep_evidence(self.api, self.identity, self.cell, self.ownership.namespace, folder)}"
+        except (DeployError, OSError) as error:
+            return f"logs and events could not be kept: {error}"
+
+    def remove(self) -> None:
+        """Take everything away and see that it is gone. Raises ``DeployError`` that names what is left."""
+        remove_cell(self.api, self.identity, self.cell.id, self.ownership.namespace, self.kinds)
+
+
+class _Waiting:
+    """Waits once for a cell's pods."""
+
+    def __init__(self, placed_cell: Placed, progress: Progress) -> None:
+        self._placed = placed_cell
+        self._progress = progress
+        self._ready: ReadyPods | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether they are ready."""
+        return self._ready is not None
+
+    @property
+    def ready(self) -> ReadyPods:
+        """The pods, which were waited for."""
+        assert self._ready is not None
+        return self._ready
+
+    def wait(self) -> None:
+        """Until they are ready. Raises ``DeployError``."""
+        cell = self._placed
+        namespace = cell.ownership.namespace
+        self._ready = await_running(cell.api, cell.rendered, cell.identity, namespace, cell.settings, self._progress)
+
+
+@dataclass
+class KubernetesDeployment:
+    """A cell that stands on a cluster. ``close`` takes it away; if this process dies first, a later one or ``gc`` does."""
+
+    cell: Cell
+    endpoint: Endpoint
+    made: DeploymentInfo
+    placed: Placed = field(repr=False)
+    ready: ReadyPods = field(repr=False)
+    reached: Reached = field(repr=False)
+    session: KubeSession = field(repr=False)
+    is_closed: bool = False
+
+    @property
+    def info(self) -> DeploymentInfo:
+        """How it was made, and what has gone wrong on the way to it since."""
+        trouble = self.reached.trouble()
+        return replace(self.made, notes=(*self.made.notes, trouble)) if trouble is not None else self.made
+
+    def log_tail(self) -> str:
+        """The engine's last lines; empty once it is closed, or where the cluster does not tell."""
+        if self.is_closed:
+            return ""
+        try:
+            return self.placed.log()
+        except DeployError:
+            return ""
+
+    def lost(self) -> str | None:
+        """How its pods ended, or that it cannot be reached. What was seen of that is kept with the results."""
+        try:
+            reason = self.session.lost() or self.placed.lost(self.ready)
+        except UnreachableError as error:
+            # Who serves without the API server is not lost with it.
+            return None if self._answers() else f"nobody can say whether it stands: {error.what}"
+        except DeployError as error:
+            return f"nobody can say whether it stands: {error.what}"
+        return reason and "; ".join(filter(None, (reason, self.placed.kept_evidence())))
+
+    def _answers(self) -> bool:
+        try:
+            with client_of(self.endpoint) as client:
+                client.get("/health")
+        except httpx.RequestError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Take it away and see that it is gone. Raises ``DeployError`` when it is not."""
+        if self.is_closed:
+            return
+        self.reached.close()
+        if not self.placed.settings.keep:
+            self.placed.remove()
+        self.is_closed = True
+
+
+@dataclass
+class KubernetesTarget:
+    """``--llmperf-target=kubernetes``. The cluster is asked for the first time when the cells are known that are to run."""
+
+    settings: KubernetesSettings
+    name: str = "kubernetes"
+    api_key: str | None = field(default=None, repr=False)
+    """The token to send, where it is not in the cell's own arguments."""
+    ca_file: str | None = None
+    verify: bool = True
+    ready_paths: tuple[str, ...] = ()
+    """Of a service that only templates ask (``api: http``): where it must answer. Empty: the OpenAI-compatible API."""
+    _api: KubeApi | None = field(default=None, repr=False)
+    _session: KubeSession | None = field(default=None, repr=False)
+    _progress: Progress | None = field(default=None, repr=False)
+
+    def check(self) -> None:
+        """Raises ``ConfigError`` for a kubeconfig that is not there. No cluster is asked."""
+        file = self.settings.kubeconfig
+        if file is not None and not file.is_file():
+            raise ConfigError(f"the kubeconfig {str(file)!r} does not exist", where=Where(option="--llmperf-kubeconfig"))
+
+    def check_cells(self, cells: Sequence[Cell]) -> None:
+        """Render every cell, and ask the cluster whether it is there. Raises ``LlmperfError``."""
+        check(cells, self.settings.render, os.environ)
+        if cells:
+            self._connected()
+
+    def deploy(self, cell: Cell, progress: Progress) -> KubernetesDeployment:
+        """Apply the cell, wait for its pods and its first completion. Raises ``DeployError`` and leaves nothing behind."""
+        with self._telling(progress), _named(cell):
+            started = monotonic()
+            with ExitStack() as undo:
+                placed_cell = self._applied(cell, progress, undo)
+                applied_s = monotonic() - started
+                waiting = _Waiting(placed_cell, progress)
+                with _evidence_of(placed_cell, waiting):
+                    reached = self._reached(placed_cell, waiting, progress, undo)
+                    answer = self._answer(placed_cell, reached, waiting.ready, progress)
+                undo.pop_all()
+        ready = waiting.ready
+        reached_s = monotonic() - ready.ready_seen_s - (answer.first_completion_s or 0.0)
+        phases = (Phase("applied", applied_s), *ready.phases, Phase("reached", reached_s), *answer.completion_phase)
+        info = self._info(placed_cell, ready, reached, answer, phases)
+        assert self._session is not None
+        return KubernetesDeployment(cell, answer.endpoint, info, placed_cell, ready, reached, self._session)
+
+    def end(self) -> str:
+        """Remove the session's Lease, and its namespace where one was made; with ``keep`` both stay, marked as kept."""
+        session, self._session = self._session, None
+        try:
+            if session is not None and self.settings.keep:
+                return session.keep()
+            if session is not None:
+                session.close()
+            return ""
+        finally:
+            if self._api is not None:
+                self._api.close()
+
+    def _applied(self, cell: Cell, progress: Progress, undo: ExitStack) -> Placed:
+        """The cell's objects, applied; ``undo`` takes them away again."""
+        api = self._connected()
+        progress("opening the session on the cluster")
+        if self._session is None:
+            self._session = KubeSession(api, self.settings, self._say)
+        ownership = self._session.opened()
+        rendered = render(cell, self.settings.render, os.environ, self.settings.identity.suffix)
+        objects = placed(rendered, self.settings.identity, ownership.namespace, ownership.owner)
+        kinds = tuple(dict.fromkeys(map(api.kind_of, objects)))
+        placed_cell = Placed(api, self.settings, cell, rendered, ownership, kinds, documented(objects))
+        if not self.settings.keep:
+            undo.push(_removing(placed_cell))
+        for manifest in objects:
+            progress(f"applying {manifest['kind']} {manifest['metadata']['name']}")
+            api.apply(manifest)
+        return placed_cell
+
+    def _reached(self, placed_cell: Placed, waiting: _Waiting, progress: Progress, undo: ExitStack) -> Reached:
+        """The way to the pods, which are ready then. As much of it as can be is made while they start."""
+        namespace = placed_cell.ownership.namespace
+        reached = reach(placed_cell.api, placed_cell.rendered, namespace, self.settings, progress, waiting.wait)
+        undo.callback(reached.close)
+        return reached
+
+    def _answer(self, placed_cell: Placed, reached: Reached, ready: ReadyPods, progress: Progress) -> Answer:
+        """What answers there. Raises ``DeployError``."""
+        cell = placed_cell.cell
+        return await_ready(
+            reached.url,
+            model=cell.model.name,
+            api_key=self.api_key or _key_in(placed_cell.rendered),
+            timeout_s=min(ANSWER_S, self.settings.ready_timeout_s),
+            progress=progress,
+            lost=_seldom(partial(placed_cell.lost, ready)),
+            ca_file=self.ca_file,
+            verify=self.verify,
+            ready_paths=self.ready_paths,
+            credential_hint="Name the variable that holds its key with --llmperf-api-key-env.",
+        )
+
+    def _info(
+        self, placed_cell: Placed, ready: ReadyPods, reached: Reached, answer: Answer, phases: tuple[Phase, ...]
+    ) -> DeploymentInfo:
+        engine = placed_cell.rendered.engine
+        return DeploymentInfo(
+            target=self.name,
+            simulated=answer.endpoint.simulated,
+            engine=answer.engine,
+            engine_version=version_in(answer.engine),
+            engine_arguments=engine.arguments,
+            phases=phases,
+            image=ready.image or engine.image,
+            image_digest=ready.image_digest or None,
+            gpu=accelerator(placed_cell.cell, ready.node_labels, simulated=answer.endpoint.simulated),
+            driver=None if answer.endpoint.simulated else driver(ready.node_labels),
+            manifests=placed_cell.documents,
+            notes=(reached.note,) if reached.note else (),
+            pods_ready_at=time() - (monotonic() - ready.ready_seen_s),
+        )
+
+    def _connected(self) -> KubeApi:
+        if self._api is None:
+            self._api = KubeApi.connect(self.settings.kubeconfig, self.settings.context, self._say)
+        return self._api
+
+    def _say(self, phrase: str) -> None:
+        """What the connection to the API server suffers, and what the session does; told where a deployment is being shown."""
+        if (say := self._progress) is not None:
+            say(phrase)
+
+    @contextmanager
+    def _telling(self, progress: Progress) -> Iterator[None]:
+        self._progress = progress
+        try:
+            yield
+        finally:
+            self._progress = None
+
+
+def accelerator(cell: Cell, labels: Mapping[str, str], *, simulated: bool) -> str | None:
+    """``4 x NVIDIA-H100-80GB-HBM3``, as the node names it; None where it does not."""
+    names = (cell.platform.accelerator_label, *PRODUCT_LABELS)
+    named = next((labels[name] for name in names if labels.get(name)), None)
+    if named is None:
+        return None
+    count = f"{cell.hardware.count} x " if cell.hardware.count > 1 else ""
+    return f"{count}{named}{' (simulated)' if simulated else ''}"
+
+
+def driver(labels: Mapping[str, str]) -> str | None:
+    """The accelerator's driver as the node's labels have it, whole or in parts; None where they do not."""
+    if (whole := next((labels[name] for name in DRIVER_LABELS if labels.get(name)), None)) is not None:
+        return whole
+    parts = [labels[name] for name in DRIVER_PARTS if labels.get(name)]
+    return ".".join(parts) or None
+
+
+def _key_in(rendered: Rendered) -> str | None:
+    """The token that the engine asks its clients for, where its manifest says it and not a Secret of the cluster."""
+    named = (rendered.engine.kind, rendered.engine.name)
+    engine = next(one for one in rendered.objects if (one["kind"], one["metadata"]["name"]) == named)
+    containers = [one for template in pod_templates(engine) for one in template.spec["containers"]]
+    container = next(one for one in containers if one["name"] == rendered.engine.container)
+    variables = {one["name"]: str(one["value"]) for one in container.get("env") or () if "value" in one}
+    return api_key_of([str(word) for key in ("command", "args") for word in container.get(key) or ()], variables)
+
+
+def _removing(placed_cell: Placed) -> Callable[[type[BaseException] | None, BaseException | None, object], None]:
+    """What takes a cell away that failed, and lets its own error be read where that fails too."""
+
+    def remove(_kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        try:
+            placed_cell.remove()
+        except DeployError as left:
+            if not isinstance(error, DeployError):
+                raise
+            state = "; ".join(filter(None, (error.state, left.state)))
+            what = f"{error.what}; and it could not be taken away: {left.what}"
+            raise DeployError(what, where=error.where, hint=left.hint, state=state, log_tail=error.log_tail) from None
+
+    return remove
+
+
+@contextmanager
+def _named(cell: Cell) -> Iterator[None]:
+    """Says in every error which cell it is of."""
+    try:
+        yield
+    except DeployError as error:
+        if error.what.startswith(f"{cell.id}: "):
+            raise
+        what = f"{cell.id}: {error.what}"
+        raise DeployError(what, where=error.where, hint=error.hint, state=error.state, log_tail=error.log_tail) from error
+
+
+@contextmanager
+def _evidence_of(placed_cell: Placed, waiting: _Waiting) -> Iterator[None]:
+    """Adds the engine's last lines to an error, and where the rest of what was seen is kept; until pods are ready others do."""
+    try:
+        yield
+    except DeployError as error:
+        if not waiting.is_over:
+            raise
+        try:
+            tail = error.log_tail or placed_cell.log()
+        except DeployError:
+            tail = ""
+        state = "; ".join(filter(None, (error.state, placed_cell.kept_evidence())))
+        raise DeployError(error.what, where=error.where, hint=error.hint, state=state, log_tail=tail) from None
+
+
+def _seldom(lost: Callable[[], str | None]) -> Callable[[], str | None]:
+    """The same question, put to the cluster once in ``LOOK_S``: whoever polls a server asks it far more often."""
+    asked = monotonic()
+
+    def looked() -> str | None:
+        nonlocal asked
+        if monotonic() - asked < LOOK_S:
+            return None
+        asked = monotonic()
+        return lost()
+
+    return looked

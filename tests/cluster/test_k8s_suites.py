@@ -1,0 +1,112 @@
+"""The shipped suites on the cluster: two cells side by side, what they leave in every kind of results, and cells that queue."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from pytest_llmperf.units import parse_duration
+from tests.cluster.k8s_pytest import GKE, K8S, PytestSessions
+from tests.cluster.k8s_sessions import left_of
+
+SUITES = Path(__file__).parents[2] / "suites"
+XDIST = ("-n", "2", "--dist", "loadgroup")
+SHORT = ("--llmperf-sla={e2e: {p50: 60s}, error_rate: 0%}", "--llmperf-trace-duration=4s")
+"""What a handful of requests can show on a busy machine."""
+LIGHT = """
+interactive-chat: {arrivals: poisson, rate: 3/s, duration: 4s}
+classification: {arrivals: poisson, rate: 5/s, duration: 4s}
+summarization: {arrivals: constant, rate: 3/s, duration: 5s}
+code-generation: {arrivals: constant, rate: 3/s, duration: 5s}
+translation: {arrivals: constant, rate: 3/s, duration: 5s}
+agentic: {arrivals: concurrency, users: 2, duration: 4s}
+"""
+"""The loads of the shipped suites for two cores that run a cluster beside them."""
+CHOSEN = ("test_sla.py", "test_trace_replay.py", "test_progression.py::test_single_user")
+"""Those that two minutes have room for: the others find capacities and wait for soaks."""
+FIRST_REQUEST_S = 1.0
+ONE = """
+import pytest
+from pytest_llmperf import constant
+
+@pytest.mark.llmperf(workload="interactive-chat")
+def test_one(load):
+    load(constant("2/s"), "6s", warmup="0s")
+"""
+
+
+@pytest.fixture
+def light(sessions: PytestSessions) -> PytestSessions:
+    """The folder with light loads, and the shipped suites in it."""
+    (sessions.folder / "fixtures" / "profiles.yaml").write_text(LIGHT)
+    (sessions.folder / "suites").symlink_to(SUITES)
+    return sessions
+
+
+def test_the_shipped_suites_on_two_cells_side_by_side(light: PytestSessions) -> None:
+    written = ("--llmperf-json=out.json", "--junitxml=junit.xml")
+    ended = light.run(*(f"suites/{name}" for name in CHOSEN), *XDIST, *SHORT, *written, matrix="two")
+    assert ended.returncode == pytest.ExitCode.OK, ended.stdout
+    assert "16 passed" in ended.stdout
+    assert left_of(light.cluster) == []
+    runs = json.loads((light.folder / "out.json").read_text())["runs"]
+    assert {run["cell"]["id"] for run in runs} == {GKE, K8S}
+    for run in runs:
+        assert_tells_of_the_cluster(run, light.image)
+    properties = ElementTree.parse(light.folder / "junit.xml").iter("property")
+    told = {(one.get("name"), one.get("value")) for one in properties}
+    assert ("llmperf_target", "kubernetes") in told
+    assert ("llmperf_image", light.image) in told
+    # Both stood at the same time: each was ready before the other's last load was over.
+    ready = [ended.stdout.index(f"  {cell}: ready after ") for cell in (GKE, K8S)]
+    assert max(ready) < min(ended.stdout.rindex(f"  {cell} ") for cell in (GKE, K8S))
+
+
+def assert_tells_of_the_cluster(run: dict[str, dict[str, object]], image: str) -> None:
+    deployment, configuration = run["deployment"], run["configuration"]
+    assert (deployment["target"], deployment["simulated"]) == ("kubernetes", True)
+    phases = deployment["phases"]
+    assert isinstance(phases, list)
+    assert {"applied", "scheduled", "started", "ready", "reached", "first completion"} <= {phase["name"] for phase in phases}
+    assert configuration["image"] == image
+    assert str(configuration["image_digest"]).startswith("sha256:")
+    assert "h100" in str(configuration["gpu"]).lower()
+    assert str(configuration["gpu"]).endswith("(simulated)")
+    manifests = configuration["manifests"]
+    assert isinstance(manifests, list)
+    assert any("kind: Deployment" in one for one in manifests)
+    notes = run["client"]["notes"]
+    assert isinstance(notes, list)
+    assert any("reached by port-forward" in note for note in notes)
+
+
+def test_the_first_request_follows_the_pods_readiness(sessions: PytestSessions) -> None:
+    """A machine that is busy with the cluster itself may be late once, not always."""
+    sessions.write(test_suite=ONE.replace('"6s"', '"1s"'))
+    ended = sessions.run("-k", "gke or k8s", matrix="two")
+    assert ended.returncode == pytest.ExitCode.OK, ended.stdout
+    told = re.findall(r"first request (\S+) after the pods were ready", ended.stdout)
+    print(f"from pods ready to the first request: {' '.join(told)}")
+    assert len(told) == 2
+    assert min(map(parse_duration, told)) <= FIRST_REQUEST_S
+
+
+def test_a_cell_that_finds_no_free_gpus_queues_and_says_so(sessions: PytestSessions) -> None:
+    sessions.write(test_suite=ONE)
+    ended = sessions.run(*XDIST, matrix="whole-nodes")
+    assert ended.returncode == pytest.ExitCode.OK, ended.stdout
+    assert "2 passed" in ended.stdout
+    assert re.search(r"^  \w+_h100x8_\S+: waiting for 8 nvidia.com/gpu", ended.stdout, re.MULTILINE), ended.stdout
+
+
+def test_a_queue_has_an_end(sessions: PytestSessions) -> None:
+    sessions.write(test_suite=ONE.replace('"6s"', '"20s"'))
+    ended = sessions.run(*XDIST, "--llmperf-queue-timeout=3s", matrix="whole-nodes")
+    assert ended.returncode == pytest.ExitCode.TESTS_FAILED, ended.stdout
+    assert "1 passed, 1 error" in ended.stdout
+    assert re.search(r"DeployError: \w+_h100x8_\S+: ", ended.stdout)
+    assert "--llmperf-queue-timeout" in ended.stdout

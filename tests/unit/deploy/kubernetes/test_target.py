@@ -1,0 +1,109 @@
+"""What the target reads of nodes and manifests, and how a cell that failed is told. The rest is in tests/cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from pytest_llmperf.deploy.kubernetes import target
+from pytest_llmperf.deploy.kubernetes.names import new_session
+from pytest_llmperf.deploy.kubernetes.render import Rendered, render
+from pytest_llmperf.deploy.kubernetes.settings import KubernetesSettings, RenderSettings
+from pytest_llmperf.deploy.kubernetes.target import KubernetesTarget, Placed, accelerator, driver
+from pytest_llmperf.errors import ConfigError, DeployError
+from pytest_llmperf.experiment.catalog import builtin_directory, load_catalog
+from pytest_llmperf.experiment.matrix import expand
+from pytest_llmperf.experiment.records import Cell
+
+CATALOG = load_catalog([builtin_directory()])
+FULL = {cell.id: cell for cell in expand(CATALOG.matrix_named("full"), CATALOG)}
+GKE, SEVERAL = FULL["gke_h100_standalone_llama-3.1-8b"], FULL["k8s_h100x2_standalone_llama-3.1-8b"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "labels", "simulated", "said"),
+    [
+        (GKE, {"cloud.google.com/gke-accelerator": "nvidia-h100-80gb"}, False, "nvidia-h100-80gb"),
+        (SEVERAL, {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}, False, "2 x NVIDIA-H100-80GB-HBM3"),
+        (GKE, {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}, True, "NVIDIA-H100-80GB-HBM3 (simulated)"),
+        (GKE, {"nvidia.com/gpu.product": ""}, False, None),
+        (GKE, {}, True, None),
+    ],
+)
+def test_the_accelerator_is_what_the_node_calls_it(cell: Cell, labels: dict[str, str], simulated: bool, said: str | None) -> None:
+    assert accelerator(cell, labels, simulated=simulated) == said
+
+
+def test_the_driver_is_a_label_or_several() -> None:
+    assert driver({"nvidia.com/cuda.driver-version.full": "570.86.15"}) == "570.86.15"
+    parts = {f"nvidia.com/cuda.driver.{name}": value for name, value in (("major", "570"), ("minor", "86"), ("rev", "15"))}
+    assert driver(parts) == "570.86.15"
+    assert driver({"nvidia.com/gpu.product": "x"}) is None
+
+
+def engine_with(tmp_path: Path, more: str) -> Rendered:
+    manifest = f"""
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: vllm}}
+spec:
+  selector: {{matchLabels: {{app: vllm}}}}
+  template:
+    metadata: {{labels: {{app: vllm}}}}
+    spec:
+      containers:
+        - {{name: vllm, image: "vllm:1", command: [vllm, serve], ports: [{{containerPort: 8000}}], {more}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: vllm}}
+spec: {{selector: {{app: vllm}}, ports: [{{port: 8000}}]}}
+"""
+    (tmp_path / "vllm.yaml").write_text(manifest)
+    return render(GKE, RenderSettings(manifests=tmp_path), {})
+
+
+@pytest.mark.parametrize(
+    ("more", "key"),
+    [
+        ("args: [a-model, --api-key=in-the-command]", "in-the-command"),
+        ("args: [a-model], env: [{name: VLLM_API_KEY, value: in-the-environment}]", "in-the-environment"),
+        ("args: [a-model], env: [{name: VLLM_API_KEY, valueFrom: {secretKeyRef: {name: k, key: k}}}]", None),
+        ("args: [a-model]", None),
+    ],
+)
+def test_the_engines_key_is_found_where_the_manifest_says_it(tmp_path: Path, more: str, key: str | None) -> None:
+    assert target._key_in(engine_with(tmp_path, more)) == key
+
+
+def test_a_kubeconfig_that_is_not_there_is_told_without_a_cluster(tmp_path: Path) -> None:
+    settings = KubernetesSettings(RenderSettings(), new_session(), kubeconfig=tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"^--llmperf-kubeconfig: the kubeconfig '.*nowhere' does not exist"):
+        KubernetesTarget(settings).check()
+
+
+def test_cells_that_cannot_be_rendered_are_told_before_a_cluster_is_asked(tmp_path: Path) -> None:
+    settings = KubernetesSettings(RenderSettings(manifests=tmp_path / "nowhere"), new_session(), kubeconfig=tmp_path / "neither")
+    with pytest.raises(ConfigError, match="nowhere"):
+        KubernetesTarget(settings).check_cells([GKE])
+
+
+class Stuck:
+    """A cell that does not go."""
+
+    def remove(self) -> None:
+        raise DeployError("not everything could be removed", state="left: Pod x", hint="Try gc.")
+
+
+def test_what_failed_is_told_first_where_it_cannot_be_taken_away_either() -> None:
+    leave = target._removing(cast(Placed, Stuck()))
+    error = DeployError("the image cannot be pulled", state="waiting", log_tail="the log")
+    with pytest.raises(DeployError) as caught:
+        leave(DeployError, error, None)
+    assert caught.value.what == "the image cannot be pulled; and it could not be taken away: not everything could be removed"
+    assert (caught.value.state, caught.value.hint) == ("waiting; left: Pod x", "Try gc.")
+    assert caught.value.log_tail == "the log"
+    with pytest.raises(DeployError, match=r"^not everything"):
+        leave(KeyboardInterrupt, KeyboardInterrupt(), None)
