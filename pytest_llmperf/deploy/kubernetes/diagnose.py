@@ -12,8 +12,8 @@ from dataclasses import replace
 from pytest_llmperf.deploy.kubernetes.findings import Diagnosis, Patience, Stage, Waiting, shortened, warnings
 from pytest_llmperf.deploy.kubernetes.names import QUEUE
 from pytest_llmperf.deploy.kubernetes.pod_faults import pod_finding
-from pytest_llmperf.deploy.kubernetes.pods import Pod
-from pytest_llmperf.deploy.kubernetes.refusals import Asked, Status, refusal
+from pytest_llmperf.deploy.kubernetes.pods import Pod, quantity
+from pytest_llmperf.deploy.kubernetes.refusals import Asked, Quota, Status, exceeded_quota, refusal
 from pytest_llmperf.deploy.kubernetes.scheduling import queueing
 from pytest_llmperf.deploy.kubernetes.seen import Controller, Event, Seen
 from pytest_llmperf.deploy.kubernetes.settings import KubernetesSettings
@@ -34,7 +34,7 @@ _PASSING = ("serviceaccount", "error looking up service account", "status unknow
 
 def diagnose(seen: Seen, settings: KubernetesSettings) -> Diagnosis | Waiting | None:
     """Why the deployment cannot become ready, what it waits for, or None where all pods that there are are ready."""
-    uncreated = _not_created(seen)
+    uncreated = _not_created(seen, settings)
     if isinstance(uncreated, Diagnosis):
         return uncreated
     found = [(pod, pod_finding(pod, seen, settings)) for pod in seen.pods]
@@ -75,18 +75,33 @@ def _bounded(pod: Pod, waiting: Waiting, seen: Seen, settings: KubernetesSetting
     return replace(waiting, patience=(*own, Patience(f"starting of {pod.name}", timeout_s, late)))
 
 
-def _not_created(seen: Seen) -> Diagnosis | Waiting | None:
+def _not_created(seen: Seen, settings: KubernetesSettings) -> Diagnosis | Waiting | None:
     """Pods that are to be there and that nobody may make."""
     makers = [*seen.controllers, *([seen.workload] if seen.workload is not None else [])]
     for maker in makers:
         if maker.replicas is None or _has_all_pods(maker, seen) or not (message := _creation_failure(maker, seen)):
             continue
         fault = _uncreatable(maker, message)
+        if (quota := exceeded_quota(message)) is not None and _is_used_by_others(quota):
+            room = f"room in the quota {quota.name!r}"
+            text = f"waiting for {room}: requested {quota.requested}, used {quota.used} of {quota.limited}"
+            return queueing(text, room, settings, (str(quota), *fault.details), fault.hint)
         if any(word in message for word in _REFUSED) and not any(word in message for word in _PASSING):
             return fault
         text = f"the pods are not made yet: {shortened(message, 120)}"
         return Waiting(text, Stage.ABSENT, (Patience("not made", CREATION_GRACE_S, fault),))
     return None
+
+
+def _is_used_by_others(quota: Quota) -> bool:
+    """Whether there would be room if nobody else used it: then somebody may stop to."""
+    allowed = _amounts(quota.limited)
+    return all(asked <= allowed.get(name, 0.0) for name, asked in _amounts(quota.requested).items())
+
+
+def _amounts(text: str) -> dict[str, float]:
+    """``requests.nvidia.com/gpu=1,pods=1`` -> the amount of each."""
+    return {name: quantity(amount) for name, _, amount in (part.strip().partition("=") for part in text.split(","))}
 
 
 def _uncreatable(maker: Controller, message: str) -> Diagnosis:

@@ -106,21 +106,22 @@ def engine_log(api: KubeApi, rendered: Rendered, identity: Identity, namespace: 
 def lost_reason(api: KubeApi, rendered: Rendered, identity: Identity, namespace: str, ready: ReadyPods) -> str | None:
     """Why one of the pods that were ``ready`` does not serve any more, or None while all do. One that is slow is not lost."""
     now = {pod.name: pod for pod in _pods_of(api, rendered, identity, namespace)}
-    reasons = (_lost(api, before, now.get(before.name), namespace) for before in ready.pods)
+    engine = rendered.engine.container
+    reasons = (_lost(api, before, now.get(before.name), engine, namespace) for before in ready.pods)
     return next((reason for reason in reasons if reason is not None), None)
 
 
-def _lost(api: KubeApi, before: Pod, now: Pod | None, namespace: str) -> str | None:
+def _lost(api: KubeApi, before: Pod, now: Pod | None, engine: str, namespace: str) -> str | None:
     if now is None or now.uid != before.uid:
         return f"the pod {before.name} is gone{_said(api, before, namespace)}"
     if why := disruption(now):
         return f"the pod {now.name} {why}"
     if now.is_deleted:
         return f"the pod {now.name} is being deleted{_said(api, before, namespace)}"
-    for one in now.containers:
-        known = before.container(one.name)
-        if not one.is_init and known is not None and one.exits > known.exits:
-            return _restarted(now, one)
+    # A sidecar that is started again (a mesh's, an exporter) takes no answer from the load.
+    known, one = before.container(engine), now.container(engine)
+    if known is not None and one is not None and one.exits > known.exits:
+        return _restarted(now, one)
     if now.phase == "Failed":
         return f"the pod {now.name} has failed: {now.reason} {now.message}".rstrip()
     return None if now.is_ready else _node_lost(api, now)

@@ -377,8 +377,8 @@ def test_a_pod_of_a_job_may_be_made_anew() -> None:
 
 
 QUOTA = (
-    'pods "vllm-6d4-" is forbidden: exceeded quota: gpus, requested: requests.nvidia.com/gpu=1, '
-    "used: requests.nvidia.com/gpu=8, limited: requests.nvidia.com/gpu=8"
+    'pods "vllm-6d4-" is forbidden: exceeded quota: gpus, requested: requests.nvidia.com/gpu=1,requests.memory=24Gi, '
+    "used: requests.nvidia.com/gpu=8,requests.memory=1Gi, limited: requests.nvidia.com/gpu=8,requests.memory={memory}"
 )
 SECURITY = (
     'pods "vllm" is forbidden: violates PodSecurity "restricted:v1": runAsNonRoot != true (pod must set a, b), '
@@ -389,7 +389,7 @@ SECURITY = (
 @pytest.mark.parametrize(
     ("message", "cause"),
     [
-        (QUOTA, "the pods cannot be made: the quota 'gpus' has no room"),
+        (QUOTA.format(memory="23Gi"), "the pods cannot be made: the quota 'gpus' has no room"),
         (SECURITY, "the namespace's Pod Security level 'restricted:v1' forbids the pods"),
         (
             'admission webhook "gate.example" denied the request: no team label',
@@ -407,6 +407,15 @@ def test_pods_that_nobody_may_make(message: str, cause: str) -> None:
     assert found.cause.startswith(cause)
     event = said("FailedCreate", f"Error creating: {message}", kind="ReplicaSet", name="vllm-6d4")
     assert fault(seen(events=(event,))).cause.startswith(cause)
+
+
+def test_a_quota_that_others_use_is_waited_for() -> None:
+    failure = Condition("ReplicaFailure", True, "FailedCreate", QUOTA.format(memory="1Ti"))
+    waiting = wait(seen(controllers=(replace(REPLICA_SET, conditions=(failure,)),)))
+    assert waiting.queue
+    assert waiting.text.startswith("waiting for room in the quota 'gpus': requested requests.nvidia.com/gpu=1,")
+    seconds, found = patience(waiting, "queue")
+    assert (seconds, found.cause) == (3600.0, "waited 60m for room in the quota 'gpus'")
 
 
 def test_what_pod_security_forbids_is_told_line_by_line() -> None:
