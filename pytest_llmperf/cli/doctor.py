@@ -16,8 +16,8 @@ from pytest_llmperf.errors import ConfigError, DeployError, Where
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from pytest_llmperf.deploy.kubernetes.checks import Check
-    from pytest_llmperf.deploy.kubernetes.examination import Asked
+    from pytest_llmperf.deploy.kubernetes.doctor.checks import Check
+    from pytest_llmperf.deploy.kubernetes.doctor.examination import Asked
 
 MISSING = 1
 """Exit status: something is missing without which the cells cannot be deployed."""
@@ -44,7 +44,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from pytest_llmperf.deploy.kubernetes.examination import Asked
+    from pytest_llmperf.deploy.kubernetes.doctor.examination import Asked
 
     _check_names(options)
     chosen = chosen_cells(options)
@@ -70,9 +70,9 @@ def _check_names(options: argparse.Namespace) -> None:
 
 def _checks(options: argparse.Namespace, asked: Asked) -> Iterator[Check]:
     """All checks; trouble with the cluster is the last of them."""
-    from pytest_llmperf.deploy.kubernetes.checks import Check
-    from pytest_llmperf.deploy.kubernetes.client import KubeApi
-    from pytest_llmperf.deploy.kubernetes.examination import examine
+    from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
+    from pytest_llmperf.deploy.kubernetes.doctor.checks import Check
+    from pytest_llmperf.deploy.kubernetes.doctor.examination import examine
 
     try:
         with KubeApi.connect(options.kubeconfig, options.context) as api:

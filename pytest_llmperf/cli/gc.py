@@ -11,8 +11,8 @@ from pytest_llmperf.errors import ConfigError, DeployError, Where, unknown
 from pytest_llmperf.units import format_duration
 
 if TYPE_CHECKING:
-    from pytest_llmperf.deploy.kubernetes.client import KubeApi
-    from pytest_llmperf.deploy.kubernetes.sweep import Survey
+    from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
+    from pytest_llmperf.deploy.kubernetes.ownership.sweep import Survey
 
 LEFT_OVER = 1
 """Something could not be removed."""
@@ -37,8 +37,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _gc(options: argparse.Namespace) -> int:
-    from pytest_llmperf.deploy.kubernetes.client import KubeApi
-    from pytest_llmperf.deploy.kubernetes.sweep import remove, to_remove
+    from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
+    from pytest_llmperf.deploy.kubernetes.ownership.sweep import remove, to_remove
 
     with KubeApi.connect(options.kubeconfig, options.context, _tell) as api:
         found = _survey(api, options.namespace)
@@ -63,8 +63,8 @@ def _gc(options: argparse.Namespace) -> int:
 
 def _survey(api: KubeApi, namespace: str) -> Survey:
     """What there is. Raises ``ConfigError`` for a namespace that does not exist, ``DeployError`` where nobody may look."""
-    from pytest_llmperf.deploy.kubernetes.refusals import ForbiddenError
-    from pytest_llmperf.deploy.kubernetes.sweep import survey
+    from pytest_llmperf.deploy.kubernetes.api.refusals import ForbiddenError
+    from pytest_llmperf.deploy.kubernetes.ownership.sweep import survey
 
     if namespace != ALL:
         _check_namespace(api, namespace)
@@ -76,9 +76,9 @@ def _survey(api: KubeApi, namespace: str) -> Survey:
 
 
 def _check_namespace(api: KubeApi, name: str) -> None:
-    from pytest_llmperf.deploy.kubernetes.kinds import NAMESPACE
-    from pytest_llmperf.deploy.kubernetes.namespaces import did_you_mean
-    from pytest_llmperf.deploy.kubernetes.refusals import ForbiddenError
+    from pytest_llmperf.deploy.kubernetes.api.kinds import NAMESPACE
+    from pytest_llmperf.deploy.kubernetes.api.refusals import ForbiddenError
+    from pytest_llmperf.deploy.kubernetes.ownership.namespaces import did_you_mean
     from pytest_llmperf.deploy.kubernetes.settings import check_namespace
 
     check_namespace(name, Where(option="--namespace"))

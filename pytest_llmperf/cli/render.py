@@ -20,8 +20,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _render(options: argparse.Namespace) -> int:
-    from pytest_llmperf.deploy.kubernetes.render import render
-    from pytest_llmperf.deploy.kubernetes.rendered_files import has_secrets, write_rendered
+    from pytest_llmperf.deploy.kubernetes.rendering.render import render
+    from pytest_llmperf.deploy.kubernetes.rendering.rendered_files import has_secrets, write_rendered
 
     chosen = chosen_cells(options)
     for cell_id, reason in chosen.skipped:

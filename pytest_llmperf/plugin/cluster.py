@@ -90,9 +90,9 @@ def end_session(config: pytest.Config) -> None:
 
 
 def _end(config: pytest.Config, worker: str | None) -> None:
-    from pytest_llmperf.deploy.kubernetes.client import KubeApi
-    from pytest_llmperf.deploy.kubernetes.session import end_session, removal_command
-    from pytest_llmperf.deploy.kubernetes.teardown import telling_how
+    from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
+    from pytest_llmperf.deploy.kubernetes.ownership.session import end_session, removal_command
+    from pytest_llmperf.deploy.kubernetes.ownership.teardown import telling_how
     from pytest_llmperf.plugin.targets import kubernetes_settings
 
     settings = settings_of(config)

@@ -18,8 +18,8 @@ RENDERED = pytest.StashKey[int]()
 
 def render_cells(config: pytest.Config, settings: Settings, cells: Sequence[Cell]) -> None:
     """Write a folder for each cell. Raises ``LlmperfError``."""
-    from pytest_llmperf.deploy.kubernetes.render import render
-    from pytest_llmperf.deploy.kubernetes.rendered_files import write_rendered
+    from pytest_llmperf.deploy.kubernetes.rendering.render import render
+    from pytest_llmperf.deploy.kubernetes.rendering.rendered_files import write_rendered
     from pytest_llmperf.plugin.targets import render_settings
 
     folder = settings.kubernetes.render

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pytest_llmperf.deploy.kubernetes.render import EngineRef, Rendered, ServiceRef
+from pytest_llmperf.deploy.kubernetes.rendering.render import EngineRef, Rendered, ServiceRef
 from tests.cluster.components import PAUSE_IMAGE
 from tests.unit.deploy.kubernetes.cells import H100
 

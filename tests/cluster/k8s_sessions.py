@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pytest_llmperf.deploy.kubernetes.client import KubeApi
-from pytest_llmperf.deploy.kubernetes.kinds import CONFIG_MAP, DEPLOYMENT, POD, SECRET, SERVICE
+from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
+from pytest_llmperf.deploy.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, POD, SECRET, SERVICE
+from pytest_llmperf.deploy.kubernetes.api.watch import Watched, watching
 from pytest_llmperf.deploy.kubernetes.names import MANAGED_BY, MANAGER, name_of
-from pytest_llmperf.deploy.kubernetes.session import KubeSession, Ownership
+from pytest_llmperf.deploy.kubernetes.ownership.session import KubeSession, Ownership
+from pytest_llmperf.deploy.kubernetes.ownership.teardown import remove_cell
 from pytest_llmperf.deploy.kubernetes.settings import KubernetesSettings, RenderSettings
-from pytest_llmperf.deploy.kubernetes.teardown import remove_cell
-from pytest_llmperf.deploy.kubernetes.watch import Watched, watching
 from tests.cluster.cluster import Cluster
 from tests.cluster.components import PAUSE_IMAGE
 

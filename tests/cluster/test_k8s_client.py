@@ -16,10 +16,9 @@ from typing import Any
 import pytest
 import yaml
 
-from pytest_llmperf.deploy.kubernetes.client import KubeApi
-from pytest_llmperf.deploy.kubernetes.kinds import CONFIG_MAP, DEPLOYMENT, NAMESPACE, NODE, POD, SECRET
-from pytest_llmperf.deploy.kubernetes.names import MANAGER
-from pytest_llmperf.deploy.kubernetes.refusals import (
+from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
+from pytest_llmperf.deploy.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, NAMESPACE, NODE, POD, SECRET
+from pytest_llmperf.deploy.kubernetes.api.refusals import (
     ConflictError,
     ForbiddenError,
     LoginError,
@@ -27,6 +26,7 @@ from pytest_llmperf.deploy.kubernetes.refusals import (
     RefusedError,
     UnreachableError,
 )
+from pytest_llmperf.deploy.kubernetes.names import MANAGER
 from pytest_llmperf.errors import DeployError
 from tests.cluster.cluster import Cluster
 from tests.cluster.components import api_url
@@ -323,7 +323,7 @@ def test_a_pods_own_credentials(cluster: Cluster, namespace: str, tmp_path: Path
 
 _AS_A_POD = """
 import json
-from pytest_llmperf.deploy.kubernetes.client import KubeApi
+from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
 with KubeApi.connect() as api:
     print(json.dumps([api.context, api.in_cluster, api.user()]))
 """

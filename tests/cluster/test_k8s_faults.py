@@ -14,14 +14,14 @@ from uuid import uuid4
 
 import pytest
 
-from pytest_llmperf.deploy.kubernetes.client import KubeApi
-from pytest_llmperf.deploy.kubernetes.kinds import EVENT, POD
+from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
+from pytest_llmperf.deploy.kubernetes.api.kinds import EVENT, POD
 from pytest_llmperf.deploy.kubernetes.names import Identity
-from pytest_llmperf.deploy.kubernetes.pods import epoch_s
-from pytest_llmperf.deploy.kubernetes.render import Rendered, placed
-from pytest_llmperf.deploy.kubernetes.seen import event_of
+from pytest_llmperf.deploy.kubernetes.ready.pods import epoch_s
+from pytest_llmperf.deploy.kubernetes.ready.seen import event_of
+from pytest_llmperf.deploy.kubernetes.ready.waiting import ReadyPods, await_running, engine_log, lost_reason
+from pytest_llmperf.deploy.kubernetes.rendering.render import Rendered, placed
 from pytest_llmperf.deploy.kubernetes.settings import KubernetesSettings, RenderSettings
-from pytest_llmperf.deploy.kubernetes.waiting import ReadyPods, await_running, engine_log, lost_reason
 from pytest_llmperf.errors import DeployError
 from tests.cluster.cluster import Cluster
 from tests.cluster.components import NODE

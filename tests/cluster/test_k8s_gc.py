@@ -12,12 +12,12 @@ from uuid import uuid4
 
 import pytest
 
-from pytest_llmperf.deploy.kubernetes.client import KubeApi
-from pytest_llmperf.deploy.kubernetes.kinds import CONFIG_MAP, LEASE, NAMESPACE
-from pytest_llmperf.deploy.kubernetes.lease import DURATION_S, Heartbeat, Holder, lease_manifest, lease_seen
+from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
+from pytest_llmperf.deploy.kubernetes.api.kinds import CONFIG_MAP, LEASE, NAMESPACE
 from pytest_llmperf.deploy.kubernetes.names import SESSION, Identity
-from pytest_llmperf.deploy.kubernetes.namespaces import made_name
-from pytest_llmperf.deploy.kubernetes.session import KubeSession
+from pytest_llmperf.deploy.kubernetes.ownership.lease import DURATION_S, Heartbeat, Holder, lease_manifest, lease_seen
+from pytest_llmperf.deploy.kubernetes.ownership.namespaces import made_name
+from pytest_llmperf.deploy.kubernetes.ownership.session import KubeSession
 from tests.cluster.cluster import Cluster
 from tests.cluster.k8s_sessions import apply, cell_objects, left_of, settings
 

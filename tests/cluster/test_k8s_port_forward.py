@@ -13,9 +13,9 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from pytest_llmperf.deploy.kubernetes.client import KubeApi
-from pytest_llmperf.deploy.kubernetes.port_forward import PortForward
-from pytest_llmperf.deploy.kubernetes.reach import ready_pods, service_in
+from pytest_llmperf.deploy.kubernetes.access.port_forward import PortForward
+from pytest_llmperf.deploy.kubernetes.access.reach import ready_pods, service_in
+from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
 from tests.cluster.cluster import Cluster
 from tests.cluster.components import PAUSE_IMAGE
 from tests.cluster.objects import listed

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pytest_llmperf.deploy.kubernetes.client import KubeApi
-from pytest_llmperf.deploy.kubernetes.kinds import KNOWN, NAMESPACE, POD, Kind
-from pytest_llmperf.deploy.kubernetes.permissions import IN_CLUSTER, IN_NAMESPACE, needs_of, rules
-from pytest_llmperf.deploy.kubernetes.watch import Watched, watching
+from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
+from pytest_llmperf.deploy.kubernetes.api.kinds import KNOWN, NAMESPACE, POD, Kind
+from pytest_llmperf.deploy.kubernetes.api.watch import Watched, watching
+from pytest_llmperf.deploy.kubernetes.doctor.permissions import IN_CLUSTER, IN_NAMESPACE, needs_of, rules
 from pytest_llmperf.experiment.catalog import manifests_directory
 from tests.cluster.cluster import Cluster
 

@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from pytest_llmperf.deploy.kubernetes.client import KubeApi
-from pytest_llmperf.deploy.kubernetes.reach import Reached, await_address, reach
-from pytest_llmperf.deploy.kubernetes.render import EngineRef, Rendered, ServiceRef
+from pytest_llmperf.deploy.kubernetes.access.reach import Reached, await_address, reach
+from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
+from pytest_llmperf.deploy.kubernetes.rendering.render import EngineRef, Rendered, ServiceRef
 from pytest_llmperf.deploy.kubernetes.settings import KubernetesSettings, Reach, RenderSettings
 from pytest_llmperf.errors import ConfigError, DeployError
 from tests.cluster.cluster import Cluster

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pytest_llmperf.deploy.kubernetes.manifests import Manifest, dump
 from pytest_llmperf.deploy.kubernetes.names import Identity
-from pytest_llmperf.deploy.kubernetes.render import Rendered, placed, render
+from pytest_llmperf.deploy.kubernetes.rendering.manifests import Manifest, dump
+from pytest_llmperf.deploy.kubernetes.rendering.render import Rendered, placed, render
 from pytest_llmperf.deploy.kubernetes.settings import RenderSettings
 from pytest_llmperf.deploy.readiness import await_ready
 from pytest_llmperf.errors import ConfigError

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_llmperf.deploy.kubernetes.client import KubeApi
+from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
 from pytest_llmperf.deploy.kubernetes.names import new_session
-from pytest_llmperf.deploy.kubernetes.session import end_session
+from pytest_llmperf.deploy.kubernetes.ownership.session import end_session
 from pytest_llmperf.deploy.kubernetes.settings import KubernetesSettings, RenderSettings
 from pytest_llmperf.deploy.kubernetes.target import KubernetesTarget
 from pytest_llmperf.experiment.catalog import builtin_directory, load_catalog

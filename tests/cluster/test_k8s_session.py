@@ -10,11 +10,11 @@ from uuid import uuid4
 
 import pytest
 
-from pytest_llmperf.deploy.kubernetes.client import KubeApi
-from pytest_llmperf.deploy.kubernetes.kinds import CONFIG_MAP, LEASE, NAMESPACE
-from pytest_llmperf.deploy.kubernetes.lease import Heartbeat, lease_seen
-from pytest_llmperf.deploy.kubernetes.namespaces import made_name, make_namespace
-from pytest_llmperf.deploy.kubernetes.session import KubeSession, end_session
+from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
+from pytest_llmperf.deploy.kubernetes.api.kinds import CONFIG_MAP, LEASE, NAMESPACE
+from pytest_llmperf.deploy.kubernetes.ownership.lease import Heartbeat, lease_seen
+from pytest_llmperf.deploy.kubernetes.ownership.namespaces import made_name, make_namespace
+from pytest_llmperf.deploy.kubernetes.ownership.session import KubeSession, end_session
 from pytest_llmperf.errors import ConfigError, DeployError
 from tests.cluster.cluster import Cluster
 from tests.cluster.k8s_sessions import apply, cell_objects, left_of, settings
@@ -172,7 +172,7 @@ def test_the_heart_beats_through_a_restart_of_the_api_server(
 def test_a_lease_that_was_taken_away_is_told_and_made_again(
     cluster: Cluster, api: KubeApi, session: str, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pytest_llmperf.deploy.kubernetes.session.Heartbeat", partial(Heartbeat, beat_s=0.05))
+    monkeypatch.setattr("pytest_llmperf.deploy.kubernetes.ownership.session.Heartbeat", partial(Heartbeat, beat_s=0.05))
     owner = KubeSession(api, settings(session, namespace=namespace))
     before = owner.opened()
     api.delete(LEASE, f"llmperf-{session}", namespace)
@@ -231,7 +231,7 @@ def test_a_namespace_that_is_going_is_waited_for_and_made_again(cluster: Cluster
 
 
 def test_nobodys_namespace_is_made_twice(api: KubeApi, session: str) -> None:
-    from pytest_llmperf.deploy.kubernetes.lease import this_process
+    from pytest_llmperf.deploy.kubernetes.ownership.lease import this_process
 
     names = {make_namespace(api, session, this_process()) for _ in range(2)}
     assert names == {made_name(session)}

@@ -13,12 +13,12 @@ from uuid import uuid4
 
 import pytest
 
-from pytest_llmperf.deploy.kubernetes import teardown
-from pytest_llmperf.deploy.kubernetes.client import KubeApi
-from pytest_llmperf.deploy.kubernetes.kinds import CONFIG_MAP, DEPLOYMENT, POD
+from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
+from pytest_llmperf.deploy.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, POD
 from pytest_llmperf.deploy.kubernetes.names import CELL, OWNER, Identity
-from pytest_llmperf.deploy.kubernetes.session import KubeSession, Ownership
-from pytest_llmperf.deploy.kubernetes.teardown import remove_cell
+from pytest_llmperf.deploy.kubernetes.ownership import teardown
+from pytest_llmperf.deploy.kubernetes.ownership.session import KubeSession, Ownership
+from pytest_llmperf.deploy.kubernetes.ownership.teardown import remove_cell
 from pytest_llmperf.errors import DeployError
 from tests.cluster.cluster import Cluster
 from tests.cluster.k8s_sessions import CELL as A_CELL

@@ -12,10 +12,10 @@ from typing import ClassVar
 
 import pytest
 
-from pytest_llmperf.deploy.kubernetes.client import KubeApi, Manifests
-from pytest_llmperf.deploy.kubernetes.kinds import CONFIG_MAP, LEASE, POD, SECRET, Kind
-from pytest_llmperf.deploy.kubernetes.refusals import ExpiredError, NotFoundError
-from pytest_llmperf.deploy.kubernetes.watch import Watch, Watched, watching
+from pytest_llmperf.deploy.kubernetes.api.client import KubeApi, Manifests
+from pytest_llmperf.deploy.kubernetes.api.kinds import CONFIG_MAP, LEASE, POD, SECRET, Kind
+from pytest_llmperf.deploy.kubernetes.api.refusals import ExpiredError, NotFoundError
+from pytest_llmperf.deploy.kubernetes.api.watch import Watch, Watched, watching
 from pytest_llmperf.errors import DeployError
 from tests.cluster.cluster import Cluster
 from tests.cluster.node import run
@@ -140,7 +140,7 @@ def test_what_the_server_has_forgotten_is_listed_anew(cluster: Cluster, api: Cou
 
 def old_events(api: KubeApi, namespace: str) -> None:
     """A watch from the beginning of time."""
-    from pytest_llmperf.deploy.kubernetes.refusals import Asked, refusal, status_of
+    from pytest_llmperf.deploy.kubernetes.api.refusals import Asked, refusal, status_of
 
     with api.open_watch(CONFIG_MAP, namespace, "", "", "1", 5) as stream:
         for line in stream.lines():
@@ -177,7 +177,7 @@ def test_nothing_is_left_of_many_watches(api: CountingApi, namespace: str, clust
 
 def test_a_watch_that_the_server_ends_goes_on(api: CountingApi, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server ends every watch after its time: here after a second."""
-    monkeypatch.setattr("pytest_llmperf.deploy.kubernetes.watch.WATCH_S", 1)
+    monkeypatch.setattr("pytest_llmperf.deploy.kubernetes.api.watch.WATCH_S", 1)
     objects: list[Object] = [marked(namespace, f"n{index}") for index in range(30)]
     with watching(api, [Watched(CONFIG_MAP, namespace, MARK)]) as watch:
         assert watch.next(ENOUGH_S) is not None

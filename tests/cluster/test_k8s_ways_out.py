@@ -50,7 +50,7 @@ def pytest_runtest_logreport(report):
 # A process that ends itself as `kill -9` would, at a moment that cannot be hit from outside.
 DYING = """
 import os, signal
-from pytest_llmperf.deploy.kubernetes.client import KubeApi
+from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
 
 def dying(method, kind):
     def changed(self, first, *more, **named):

@@ -16,9 +16,9 @@ import pytest
 from numpy.typing import NDArray
 
 from pytest_llmperf.deploy.base import Endpoint
-from pytest_llmperf.deploy.kubernetes.client import KubeApi
-from pytest_llmperf.deploy.kubernetes.port_forward import PortForward, round_trip
-from pytest_llmperf.deploy.kubernetes.reach import ready_pods, service_in
+from pytest_llmperf.deploy.kubernetes.access.port_forward import PortForward, round_trip
+from pytest_llmperf.deploy.kubernetes.access.reach import ready_pods, service_in
+from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
 from pytest_llmperf.experiment.profile import Concurrency, LoadProfile, Poisson
 from pytest_llmperf.experiment.records import Lengths
 from pytest_llmperf.load.records import LoadResult

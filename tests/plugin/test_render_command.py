@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_llmperf.deploy.kubernetes.manifests import read_manifests
+from pytest_llmperf.deploy.kubernetes.rendering.manifests import read_manifests
 from tests.plugin.test_cli import cli
 
 H100 = "gke_h100_standalone_llama-3.1-8b"

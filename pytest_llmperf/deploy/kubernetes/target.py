@@ -12,18 +12,18 @@ from time import monotonic, time
 import httpx
 
 from pytest_llmperf.deploy.base import DeploymentInfo, Endpoint, Phase, Progress, version_in
-from pytest_llmperf.deploy.kubernetes.client import KubeApi
-from pytest_llmperf.deploy.kubernetes.evidence import keep_evidence
-from pytest_llmperf.deploy.kubernetes.kinds import Kind
+from pytest_llmperf.deploy.kubernetes.access.reach import Reached, reach
+from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
+from pytest_llmperf.deploy.kubernetes.api.kinds import Kind
+from pytest_llmperf.deploy.kubernetes.api.refusals import UnreachableError
 from pytest_llmperf.deploy.kubernetes.names import Identity
-from pytest_llmperf.deploy.kubernetes.reach import Reached, reach
-from pytest_llmperf.deploy.kubernetes.refusals import UnreachableError
-from pytest_llmperf.deploy.kubernetes.render import Rendered, check, documented, placed, render
-from pytest_llmperf.deploy.kubernetes.session import KubeSession, Ownership
+from pytest_llmperf.deploy.kubernetes.ownership.session import KubeSession, Ownership
+from pytest_llmperf.deploy.kubernetes.ownership.teardown import remove_cell
+from pytest_llmperf.deploy.kubernetes.ready.evidence import keep_evidence
+from pytest_llmperf.deploy.kubernetes.ready.waiting import ReadyPods, await_running, engine_log, lost_reason
+from pytest_llmperf.deploy.kubernetes.rendering.render import Rendered, check, documented, placed, render
+from pytest_llmperf.deploy.kubernetes.rendering.structure import pod_templates
 from pytest_llmperf.deploy.kubernetes.settings import KubernetesSettings
-from pytest_llmperf.deploy.kubernetes.structure import pod_templates
-from pytest_llmperf.deploy.kubernetes.teardown import remove_cell
-from pytest_llmperf.deploy.kubernetes.waiting import ReadyPods, await_running, engine_log, lost_reason
 from pytest_llmperf.deploy.readiness import Answer, await_ready, client_of
 from pytest_llmperf.deploy.secrets import api_key_of
 from pytest_llmperf.errors import ConfigError, DeployError, Where

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pytest_llmperf.deploy.kubernetes.manifests import Manifest
-from pytest_llmperf.deploy.kubernetes.render import Rendered, render
+from pytest_llmperf.deploy.kubernetes.rendering.manifests import Manifest
+from pytest_llmperf.deploy.kubernetes.rendering.render import Rendered, render
 from pytest_llmperf.deploy.kubernetes.settings import RenderSettings
 from pytest_llmperf.experiment.catalog import builtin_directory, load_catalog
 from pytest_llmperf.experiment.records import Cell, Variant

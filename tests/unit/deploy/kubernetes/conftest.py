@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pytest_llmperf.deploy.kubernetes.port_forward import PortForward
+from pytest_llmperf.deploy.kubernetes.access.port_forward import PortForward
 from tests.unit.deploy.kubernetes.forwarding import WAIT_S, Connect
 
 

@@ -11,8 +11,8 @@ from select import select
 from threading import Event
 from time import monotonic
 
-from pytest_llmperf.deploy.kubernetes.client import KubeApi
-from pytest_llmperf.deploy.kubernetes.port_forward import PortForward
+from pytest_llmperf.deploy.kubernetes.access.port_forward import PortForward
+from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
 from tests.unit.deploy.kubernetes.forwarding_server import PORT, ForwardingServer
 
 WAIT_S = 30.0

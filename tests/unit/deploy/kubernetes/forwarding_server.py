@@ -13,7 +13,16 @@ from socketserver import BaseRequestHandler, ThreadingTCPServer
 from threading import Thread
 from typing import Any
 
-from pytest_llmperf.deploy.kubernetes.port_forward_wire import BINARY, CLOSE, CONTINUATION, DATA, ERROR, PING, accept_of, masked
+from pytest_llmperf.deploy.kubernetes.access.port_forward_wire import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    DATA,
+    ERROR,
+    PING,
+    accept_of,
+    masked,
+)
 
 PORT = 8000
 _PREAMBLE = PORT.to_bytes(2, "little")

@@ -12,9 +12,9 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from pytest_llmperf.deploy.kubernetes.client import KubeApi
-from pytest_llmperf.deploy.kubernetes.credentials import Credentials
-from pytest_llmperf.deploy.kubernetes.transport import Transport
+from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
+from pytest_llmperf.deploy.kubernetes.api.credentials import Credentials
+from pytest_llmperf.deploy.kubernetes.api.transport import Transport
 
 
 @dataclass(frozen=True)

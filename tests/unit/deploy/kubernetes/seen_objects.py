@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pytest_llmperf.deploy.kubernetes.diagnose import diagnose
-from pytest_llmperf.deploy.kubernetes.findings import Diagnosis, Waiting
-from pytest_llmperf.deploy.kubernetes.pods import Condition, Container, Ended, Pod
-from pytest_llmperf.deploy.kubernetes.seen import Controller, Event, Node, Seen
+from pytest_llmperf.deploy.kubernetes.ready.diagnose import diagnose
+from pytest_llmperf.deploy.kubernetes.ready.findings import Diagnosis, Waiting
+from pytest_llmperf.deploy.kubernetes.ready.pods import Condition, Container, Ended, Pod
+from pytest_llmperf.deploy.kubernetes.ready.seen import Controller, Event, Node, Seen
 from pytest_llmperf.deploy.kubernetes.settings import KubernetesSettings, RenderSettings
 
 SETTINGS = KubernetesSettings(RenderSettings(), "unit0000")

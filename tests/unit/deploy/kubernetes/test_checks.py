@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from pytest_llmperf.cli import main
-from pytest_llmperf.deploy.kubernetes.checks import (
+from pytest_llmperf.deploy.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, POD, PVC, SECRET, Kind
+from pytest_llmperf.deploy.kubernetes.doctor.checks import (
     Check,
     Reference,
     accelerator_check,
@@ -25,12 +26,11 @@ from pytest_llmperf.deploy.kubernetes.checks import (
     user_check,
     version_check,
 )
-from pytest_llmperf.deploy.kubernetes.examination import pod_of_template
-from pytest_llmperf.deploy.kubernetes.kinds import CONFIG_MAP, DEPLOYMENT, POD, PVC, SECRET, Kind
-from pytest_llmperf.deploy.kubernetes.permissions import IN_CLUSTER, IN_NAMESPACE, Need, needs_of, rules
-from pytest_llmperf.deploy.kubernetes.pods import Pod
-from pytest_llmperf.deploy.kubernetes.render import render
-from pytest_llmperf.deploy.kubernetes.seen import Node, Nodes
+from pytest_llmperf.deploy.kubernetes.doctor.examination import pod_of_template
+from pytest_llmperf.deploy.kubernetes.doctor.permissions import IN_CLUSTER, IN_NAMESPACE, Need, needs_of, rules
+from pytest_llmperf.deploy.kubernetes.ready.pods import Pod
+from pytest_llmperf.deploy.kubernetes.ready.seen import Node, Nodes
+from pytest_llmperf.deploy.kubernetes.rendering.render import render
 from pytest_llmperf.deploy.kubernetes.settings import RenderSettings
 from pytest_llmperf.experiment.catalog import builtin_directory, load_catalog, manifests_directory
 from pytest_llmperf.experiment.matrix import expand

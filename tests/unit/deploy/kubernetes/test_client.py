@@ -9,9 +9,9 @@ from threading import Event, Thread
 
 import pytest
 
-from pytest_llmperf.deploy.kubernetes.client import KubeApi
-from pytest_llmperf.deploy.kubernetes.kinds import CONFIG_MAP, DEPLOYMENT, NAMESPACE, NODE, POD, Kind
-from pytest_llmperf.deploy.kubernetes.refusals import (
+from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
+from pytest_llmperf.deploy.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, NAMESPACE, NODE, POD, Kind
+from pytest_llmperf.deploy.kubernetes.api.refusals import (
     ConflictError,
     ExpiredError,
     ForbiddenError,
@@ -19,7 +19,7 @@ from pytest_llmperf.deploy.kubernetes.refusals import (
     RefusedError,
     UnreachableError,
 )
-from pytest_llmperf.deploy.kubernetes.transport import Attempts
+from pytest_llmperf.deploy.kubernetes.api.transport import Attempts
 from pytest_llmperf.errors import DeployError
 from tests.unit.deploy.certificates import make_certificate
 from tests.unit.deploy.kubernetes.scripted_api import CUT, Reply, api_at, credentials, scripted_api, status

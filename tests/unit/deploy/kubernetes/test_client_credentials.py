@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pytest_llmperf.deploy.kubernetes.credentials import load_credentials
-from pytest_llmperf.deploy.kubernetes.refusals import LoginError
+from pytest_llmperf.deploy.kubernetes.api.credentials import load_credentials
+from pytest_llmperf.deploy.kubernetes.api.refusals import LoginError
 from pytest_llmperf.errors import ConfigError
 from tests.unit.deploy.certificates import make_certificate
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from pytest_llmperf.deploy.kubernetes.diagnose import diagnose
-from pytest_llmperf.deploy.kubernetes.findings import Diagnosis, Stage
-from pytest_llmperf.deploy.kubernetes.pods import Condition, Container, Ended, Probe
-from pytest_llmperf.deploy.kubernetes.seen import LogOf, Nodes
+from pytest_llmperf.deploy.kubernetes.ready.diagnose import diagnose
+from pytest_llmperf.deploy.kubernetes.ready.findings import Diagnosis, Stage
+from pytest_llmperf.deploy.kubernetes.ready.pods import Condition, Container, Ended, Probe
+from pytest_llmperf.deploy.kubernetes.ready.seen import LogOf, Nodes
 from tests.unit.deploy.kubernetes.seen_objects import (
     NODE,
     OOM,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_llmperf.deploy.kubernetes.engine_log import known_cause, step, weights_load_s
+from pytest_llmperf.deploy.kubernetes.ready.engine_log import known_cause, step, weights_load_s
 
 LINES = (
     ("Fetching 4 files:  50%|#####     | 2/4 [00:10<00:10]", "downloading weights 50%"),

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_llmperf.deploy.kubernetes.capacity import candidates, some, why_no_node
 from pytest_llmperf.deploy.kubernetes.names import QUEUE
-from pytest_llmperf.deploy.kubernetes.pods import Pod, Requirement, Tolerated
-from pytest_llmperf.deploy.kubernetes.seen import Claim, Nodes, Taint
+from pytest_llmperf.deploy.kubernetes.ready.capacity import candidates, some, why_no_node
+from pytest_llmperf.deploy.kubernetes.ready.pods import Pod, Requirement, Tolerated
+from pytest_llmperf.deploy.kubernetes.ready.seen import Claim, Nodes, Taint
 from tests.unit.deploy.kubernetes.seen_objects import (
     GPU,
     NODE,

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pytest_llmperf.deploy.kubernetes.engine_container import find_engine, find_service, port_of
-from pytest_llmperf.deploy.kubernetes.manifests import Manifest, parse_objects
+from pytest_llmperf.deploy.kubernetes.rendering.engine_container import find_engine, find_service, port_of
+from pytest_llmperf.deploy.kubernetes.rendering.manifests import Manifest, parse_objects
 from pytest_llmperf.deploy.kubernetes.settings import RenderSettings
 from pytest_llmperf.deploy.simspec import arguments_of, sim_spec
 from pytest_llmperf.errors import ConfigError

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from pytest_llmperf.deploy.engine_command import engine_arguments
-from pytest_llmperf.deploy.kubernetes.engine_words import for_cell, taken_apart
+from pytest_llmperf.deploy.kubernetes.rendering.engine_words import for_cell, taken_apart
 from pytest_llmperf.errors import ConfigError, Where
 from pytest_llmperf.experiment.records import Cell
 from tests.unit.deploy.kubernetes.cells import H100, cell

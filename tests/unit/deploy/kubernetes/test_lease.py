@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from pytest_llmperf.deploy.kubernetes.lease import (
+from pytest_llmperf.deploy.kubernetes.names import KEPT, Identity
+from pytest_llmperf.deploy.kubernetes.ownership.lease import (
     DURATION_S,
     Heartbeat,
     Here,
@@ -26,7 +27,6 @@ from pytest_llmperf.deploy.kubernetes.lease import (
     micro_time,
     this_process,
 )
-from pytest_llmperf.deploy.kubernetes.names import KEPT, Identity
 from tests.unit.deploy.kubernetes.scripted_api import Reply, api_at, scripted_api
 
 NOW_S = 1_700_000_000.25
@@ -74,7 +74,7 @@ def test_the_process_asked_for_is_found_and_its_successor_is_not() -> None:
 
 
 def test_a_process_that_ended_is_known_to_be_dead_even_before_anybody_waited_for_it() -> None:
-    program = "from pytest_llmperf.deploy.kubernetes.lease import this_process as p; print(p(), flush=True); input()"
+    program = "from pytest_llmperf.deploy.kubernetes.ownership.lease import this_process as p; print(p(), flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdin is not None

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pytest_llmperf.deploy.kubernetes.evidence import DIAGNOSIS, EVENTS, keep_evidence
-from pytest_llmperf.deploy.kubernetes.kinds import DEPLOYMENT, EVENT, POD, PVC, REPLICASET, Kind
-from pytest_llmperf.deploy.kubernetes.looking import Looking
+from pytest_llmperf.deploy.kubernetes.api.kinds import DEPLOYMENT, EVENT, POD, PVC, REPLICASET, Kind
+from pytest_llmperf.deploy.kubernetes.api.watch import Snapshot
 from pytest_llmperf.deploy.kubernetes.names import Identity
-from pytest_llmperf.deploy.kubernetes.render import EngineRef, Rendered, ServiceRef
-from pytest_llmperf.deploy.kubernetes.seen import LogOf
-from pytest_llmperf.deploy.kubernetes.watch import Snapshot
+from pytest_llmperf.deploy.kubernetes.ready.evidence import DIAGNOSIS, EVENTS, keep_evidence
+from pytest_llmperf.deploy.kubernetes.ready.looking import Looking
+from pytest_llmperf.deploy.kubernetes.ready.seen import LogOf
+from pytest_llmperf.deploy.kubernetes.rendering.render import EngineRef, Rendered, ServiceRef
 from tests.unit.deploy.kubernetes.cells import H100
 from tests.unit.deploy.kubernetes.scripted_api import Reply, api_at, scripted_api, status
 from tests.unit.deploy.kubernetes.seen_objects import container, pod, said, seen

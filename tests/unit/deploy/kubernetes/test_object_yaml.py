@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmperf.deploy.kubernetes.manifests import copied, dump, hidden, parse_objects, read_manifests
+from pytest_llmperf.deploy.kubernetes.rendering.manifests import copied, dump, hidden, parse_objects, read_manifests
 from pytest_llmperf.errors import ConfigError
 from pytest_llmperf.secrets import masked_text
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pytest_llmperf.deploy.kubernetes.pods import Ended, Probe, Requirement, Tolerated, epoch_s, pod_of, quantity
-from pytest_llmperf.deploy.kubernetes.seen import Taint, claim_of, controller_of, event_of, node_of
+from pytest_llmperf.deploy.kubernetes.ready.pods import Ended, Probe, Requirement, Tolerated, epoch_s, pod_of, quantity
+from pytest_llmperf.deploy.kubernetes.ready.seen import Taint, claim_of, controller_of, event_of, node_of
 
 DIGEST = f"sha256:{'ab' * 32}"
 

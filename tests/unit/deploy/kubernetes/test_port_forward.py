@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import pytest
 
-from pytest_llmperf.deploy.kubernetes.port_forward import round_trip
+from pytest_llmperf.deploy.kubernetes.access.port_forward import round_trip
 from tests.unit.deploy.certificates import make_certificate
 from tests.unit.deploy.kubernetes.forwarding import WAIT_S, Connect, await_true, forwarding, is_stuck, received
 from tests.unit.deploy.kubernetes.forwarding_server import PORT, Link, echo, forwarding_server, server_frame
@@ -180,7 +180,7 @@ def test_a_round_trip_is_measured_over_one_connection(path: str) -> None:
 
 def test_its_process_starts_without_what_is_slow_to_load() -> None:
     program = (
-        "import sys, pytest_llmperf.deploy.kubernetes.port_forward_process as _;"
+        "import sys, pytest_llmperf.deploy.kubernetes.access.port_forward_process as _;"
         "print(*sorted({name.split('.')[0] for name in sys.modules}))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

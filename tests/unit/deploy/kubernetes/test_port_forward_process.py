@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_llmperf.deploy.kubernetes.port_forward_messages import Aim, Order
-from pytest_llmperf.deploy.kubernetes.port_forward_process import DEAD_BEATS, Forwarder, Gateway, connect_request
-from pytest_llmperf.deploy.kubernetes.port_forward_tunnel import Local, OpeningError, Tunnel
-from pytest_llmperf.deploy.kubernetes.port_forward_wire import BINARY, PING, PORT_BYTES
+from pytest_llmperf.deploy.kubernetes.access.port_forward_messages import Aim, Order
+from pytest_llmperf.deploy.kubernetes.access.port_forward_process import DEAD_BEATS, Forwarder, Gateway, connect_request
+from pytest_llmperf.deploy.kubernetes.access.port_forward_tunnel import Local, OpeningError, Tunnel
+from pytest_llmperf.deploy.kubernetes.access.port_forward_wire import BINARY, PING, PORT_BYTES
 from tests.unit.deploy.certificates import make_certificate
 from tests.unit.deploy.kubernetes.forwarding_server import of_channel
 

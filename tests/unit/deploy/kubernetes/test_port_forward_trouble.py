@@ -14,9 +14,9 @@ from threading import Event
 
 import pytest
 
-from pytest_llmperf.deploy.kubernetes.client import KubeApi
-from pytest_llmperf.deploy.kubernetes.credentials import load_credentials
-from pytest_llmperf.deploy.kubernetes.port_forward import PortForward, order_of, round_trip
+from pytest_llmperf.deploy.kubernetes.access.port_forward import PortForward, order_of, round_trip
+from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
+from pytest_llmperf.deploy.kubernetes.api.credentials import load_credentials
 from pytest_llmperf.errors import DeployError
 from tests.unit.deploy.certificates import make_certificate
 from tests.unit.deploy.kubernetes.forwarding import (

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmperf.deploy.kubernetes.port_forward_wire import (
+from pytest_llmperf.deploy.kubernetes.access.port_forward_wire import (
     BINARY,
     CHUNK,
     CLOSE,

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from pytest_llmperf.deploy.kubernetes.addresses import (
+from pytest_llmperf.deploy.kubernetes.access.addresses import (
     Published,
     Service,
     assigned,
@@ -15,10 +15,10 @@ from pytest_llmperf.deploy.kubernetes.addresses import (
     service_of,
     url_of,
 )
-from pytest_llmperf.deploy.kubernetes.client import KubeApi
-from pytest_llmperf.deploy.kubernetes.port_forward import RoundTrip
-from pytest_llmperf.deploy.kubernetes.reach import forward_note, reach
-from pytest_llmperf.deploy.kubernetes.render import EngineRef, Rendered, ServiceRef
+from pytest_llmperf.deploy.kubernetes.access.port_forward import RoundTrip
+from pytest_llmperf.deploy.kubernetes.access.reach import forward_note, reach
+from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
+from pytest_llmperf.deploy.kubernetes.rendering.render import EngineRef, Rendered, ServiceRef
 from pytest_llmperf.deploy.kubernetes.settings import KubernetesSettings, Reach, RenderSettings
 from pytest_llmperf.errors import ConfigError
 from pytest_llmperf.experiment.records import Cell

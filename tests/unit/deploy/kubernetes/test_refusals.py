@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pytest_llmperf.deploy.kubernetes.refusals import (
+from pytest_llmperf.deploy.kubernetes.api.refusals import (
     Asked,
     ConflictError,
     ExpiredError,

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from pytest_llmperf.deploy.kubernetes.manifests import Manifest, dump
 from pytest_llmperf.deploy.kubernetes.names import CELL, MANAGED_BY, OWNER, SESSION, Identity
-from pytest_llmperf.deploy.kubernetes.render import check, documented, placed
+from pytest_llmperf.deploy.kubernetes.rendering.manifests import Manifest, dump
+from pytest_llmperf.deploy.kubernetes.rendering.render import check, documented, placed
+from pytest_llmperf.deploy.kubernetes.rendering.structure import mappings
 from pytest_llmperf.deploy.kubernetes.settings import RenderSettings
-from pytest_llmperf.deploy.kubernetes.structure import mappings
 from pytest_llmperf.errors import ConfigError
 from pytest_llmperf.experiment.fit import fits
 from pytest_llmperf.experiment.matrix import expand

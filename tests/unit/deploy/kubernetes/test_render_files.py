@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_llmperf.deploy.kubernetes.manifests import read_manifests
-from pytest_llmperf.deploy.kubernetes.rendered_files import write_rendered
-from pytest_llmperf.deploy.kubernetes.sources import RELEASE_NAMESPACE
+from pytest_llmperf.deploy.kubernetes.rendering.manifests import read_manifests
+from pytest_llmperf.deploy.kubernetes.rendering.rendered_files import write_rendered
+from pytest_llmperf.deploy.kubernetes.rendering.sources import RELEASE_NAMESPACE
 from pytest_llmperf.errors import ConfigError
 from tests.unit.deploy.kubernetes.cells import H100, rendered
 

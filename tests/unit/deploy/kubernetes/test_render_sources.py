@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pytest_llmperf.deploy.kubernetes.rendering.sources import read_source
 from pytest_llmperf.deploy.kubernetes.settings import RenderSettings
-from pytest_llmperf.deploy.kubernetes.sources import read_source
 from pytest_llmperf.errors import ConfigError
 from tests.unit.deploy.kubernetes.cells import H100, written
 

@@ -6,10 +6,10 @@ from time import time
 
 import pytest
 
-from pytest_llmperf.deploy.kubernetes.lease import Here, Holder, LeaseSeen, lease_manifest
 from pytest_llmperf.deploy.kubernetes.names import MANAGED_BY, MANAGER, SESSION, Identity
-from pytest_llmperf.deploy.kubernetes.namespaces import HOLDER, MadeNamespace, made_namespace
-from pytest_llmperf.deploy.kubernetes.sweep import Orphans, Process, State, Survey, remove, survey, to_remove
+from pytest_llmperf.deploy.kubernetes.ownership.lease import Here, Holder, LeaseSeen, lease_manifest
+from pytest_llmperf.deploy.kubernetes.ownership.namespaces import HOLDER, MadeNamespace, made_namespace
+from pytest_llmperf.deploy.kubernetes.ownership.sweep import Orphans, Process, State, Survey, remove, survey, to_remove
 from tests.unit.deploy.kubernetes.scripted_api import Reply, api_at, scripted_api
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_llmperf.deploy.kubernetes import target
 from pytest_llmperf.deploy.kubernetes.names import new_session
-from pytest_llmperf.deploy.kubernetes.render import Rendered, render
+from pytest_llmperf.deploy.kubernetes.rendering.render import Rendered, render
 from pytest_llmperf.deploy.kubernetes.settings import KubernetesSettings, RenderSettings
 from pytest_llmperf.deploy.kubernetes.target import KubernetesTarget, Placed, accelerator, driver
 from pytest_llmperf.errors import ConfigError, DeployError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_llmperf.deploy.kubernetes.kinds import (
+from pytest_llmperf.deploy.kubernetes.api.kinds import (
     CONFIG_MAP,
     DEPLOYMENT,
     INGRESS,
@@ -19,8 +19,8 @@ from pytest_llmperf.deploy.kubernetes.kinds import (
     STATEFULSET,
     Kind,
 )
-from pytest_llmperf.deploy.kubernetes.refusals import UnreachableError
-from pytest_llmperf.deploy.kubernetes.teardown import (
+from pytest_llmperf.deploy.kubernetes.api.refusals import UnreachableError
+from pytest_llmperf.deploy.kubernetes.ownership.teardown import (
     APPLIED,
     ObjectSeen,
     Removal,

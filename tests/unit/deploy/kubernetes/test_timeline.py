@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmperf.deploy.kubernetes.pods import Ended
-from pytest_llmperf.deploy.kubernetes.timeline import Timeline, pulls_s
+from pytest_llmperf.deploy.kubernetes.ready.pods import Ended
+from pytest_llmperf.deploy.kubernetes.ready.timeline import Timeline, pulls_s
 from tests.unit.deploy.kubernetes.seen_objects import container, pod, said
 
 PULLED = 'Successfully pulled image "vllm/vllm-openai:v1" in {} (1m including waiting). Image size: 9 bytes.'

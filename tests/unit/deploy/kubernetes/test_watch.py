@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from pytest_llmperf.deploy.kubernetes.kinds import CONFIG_MAP, POD
-from pytest_llmperf.deploy.kubernetes.refusals import ForbiddenError
-from pytest_llmperf.deploy.kubernetes.watch import Snapshot, Watch, Watched, watching
+from pytest_llmperf.deploy.kubernetes.api.kinds import CONFIG_MAP, POD
+from pytest_llmperf.deploy.kubernetes.api.refusals import ForbiddenError
+from pytest_llmperf.deploy.kubernetes.api.watch import Snapshot, Watch, Watched, watching
 from tests.unit.deploy.kubernetes.scripted_api import CUT, Reply, api_at, scripted_api, status
 
 ENOUGH_S = 20.0

@@ -1,0 +1,1 @@
+"""The cluster's API: who asks, what was refused, what changes."""

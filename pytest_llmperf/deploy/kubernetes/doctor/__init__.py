@@ -1,0 +1,1 @@
+"""What a cluster must have and allow before anything is deployed."""

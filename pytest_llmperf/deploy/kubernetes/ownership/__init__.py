@@ -1,0 +1,1 @@
+"""What a session owns on a cluster, and that nothing of it stays."""

@@ -1,0 +1,235 @@
+"""From objects that are applied to pods that are ready: watched, told, given up as soon as they certainly will not be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from pytest_llmperf.deploy.base import Phase, Progress
+from pytest_llmperf.deploy.kubernetes.api.kinds import EVENT, NODE, POD
+from pytest_llmperf.deploy.kubernetes.api.watch import Watch, watching
+from pytest_llmperf.deploy.kubernetes.names import Identity
+from pytest_llmperf.deploy.kubernetes.ready.container_faults import how_it_ended, log_of
+from pytest_llmperf.deploy.kubernetes.ready.diagnose import diagnose, pods_to_come
+from pytest_llmperf.deploy.kubernetes.ready.evidence import container_log, keep_evidence, masking, secrets_in_objects
+from pytest_llmperf.deploy.kubernetes.ready.findings import Diagnosis, Waiting, shortened
+from pytest_llmperf.deploy.kubernetes.ready.looking import Looking
+from pytest_llmperf.deploy.kubernetes.ready.pod_faults import disruption
+from pytest_llmperf.deploy.kubernetes.ready.pods import Container, Pod, pod_of
+from pytest_llmperf.deploy.kubernetes.ready.seen import LogOf, Seen, event_of, node_of
+from pytest_llmperf.deploy.kubernetes.ready.timeline import Timeline
+from pytest_llmperf.deploy.kubernetes.settings import KubernetesSettings
+from pytest_llmperf.errors import DeployError
+from pytest_llmperf.secrets import masked_text
+
+if TYPE_CHECKING:
+    from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
+    from pytest_llmperf.deploy.kubernetes.rendering.render import Rendered
+
+TAIL_LINES = 20
+"""Of a log, in an error."""
+TICK_S = 5.0
+"""How long nothing may happen before it is looked again: at the log of an engine that starts, at how long a state has lasted."""
+LOAD_LINES = 2000
+"""Of a log, in which the engine has said how long it loaded the weights."""
+_TELLING = ("Preempted", "Evicted", "TaintManagerEviction", "NodeNotReady", "Preempting", "NodeShutdown")
+
+
+@dataclass(frozen=True)
+class ReadyPods:
+    """The engine's pods when all of them were ready."""
+
+    pods: tuple[Pod, ...]
+    phases: tuple[Phase, ...]
+    ready_seen_s: float
+    """When that was heard of; monotonic."""
+    image: str
+    image_digest: str | None
+    node_labels: Mapping[str, str]
+    """Of the first pod's node; empty where nodes may not be read."""
+
+
+class _FailedError(Exception):
+    """It is certain that the pods will not be ready."""
+
+    def __init__(self, found: Diagnosis, seen: Seen) -> None:
+        self.found, self.seen = found, seen
+        super().__init__(found.cause)
+
+
+def await_running(
+    api: KubeApi, rendered: Rendered, identity: Identity, namespace: str, settings: KubernetesSettings, progress: Progress
+) -> ReadyPods:
+    """Wait until all pods of the engine's workload are ready.
+
+    Raises ``DeployError`` with the cause as soon as that is certain, or a patience of ``settings`` is over; logs, events and
+    objects are then kept below ``settings.log_directory``.
+    """
+    looking = Looking(api, rendered, identity, namespace)
+    timeline = Timeline(monotonic())
+    try:
+        with watching(api, looking.watched()) as watch:
+            pods, ready_at = _until_ready(watch, looking, timeline, settings, progress)
+    except _FailedError as failed:
+        raise _error(api, rendered, identity, namespace, settings.log_directory, failed) from None
+    container = pods[0].container(rendered.engine.container)
+    assert container is not None
+    log = ""
+    with suppress(DeployError):  # pods that are ready are, also where their log cannot be read
+        log = container_log(api, namespace, LogOf(pods[0].name, container.name), LOAD_LINES)
+    return ReadyPods(
+        pods=pods,
+        phases=timeline.phases(ready_at, log),
+        ready_seen_s=ready_at,
+        image=container.image,
+        image_digest=container.image_digest,
+        node_labels=looking.node_labels(pods[0].node),
+    )
+
+
+def engine_log(api: KubeApi, rendered: Rendered, identity: Identity, namespace: str, lines: int) -> str:
+    """The last lines of the engine's pods without secrets; of one that was restarted, those of the run that ended."""
+    pods = _pods_of(api, rendered, identity, namespace)
+    hide = _masking(rendered, pods)
+    tails = []
+    for pod in pods:
+        if (one := pod.container(rendered.engine.container)) is not None:
+            text = hide(container_log(api, namespace, log_of(pod, one), lines)).rstrip()
+            tails.append(f"{pod.name}:\n{text}" if len(pods) > 1 else text)
+    return "\n".join(filter(None, tails))
+
+
+def lost_reason(api: KubeApi, rendered: Rendered, identity: Identity, namespace: str, ready: ReadyPods) -> str | None:
+    """Why one of the pods that were ``ready`` does not serve any more, or None while all do. One that is slow is not lost."""
+    now = {pod.name: pod for pod in _pods_of(api, rendered, identity, namespace)}
+    engine = rendered.engine.container
+    reasons = (_lost(api, before, now.get(before.name), engine, namespace) for before in ready.pods)
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def _lost(api: KubeApi, before: Pod, now: Pod | None, engine: str, namespace: str) -> str | None:
+    if now is None or now.uid != before.uid:
+        return f"the pod {before.name} is gone{_said(api, before, namespace)}"
+    if why := disruption(now):
+        return f"the pod {now.name} {why}"
+    if now.is_deleted:
+        return f"the pod {now.name} is being deleted{_said(api, before, namespace)}"
+    # A sidecar that is started again (a mesh's, an exporter) takes no answer from the load.
+    known, one = before.container(engine), now.container(engine)
+    if known is not None and one is not None and one.exits > known.exits:
+        return _restarted(now, one)
+    if now.phase == "Failed":
+        return f"the pod {now.name} has failed: {now.reason} {now.message}".rstrip()
+    return None if now.is_ready else _node_lost(api, now)
+
+
+def _restarted(pod: Pod, one: Container) -> str:
+    ended = one.ended or one.last
+    how = how_it_ended(one, ended) if ended is not None else "was started again"
+    return f"the container {one.name} of the pod {pod.name} {how}"
+
+
+def _said(api: KubeApi, pod: Pod, namespace: str) -> str:
+    """The last that was said of a pod that goes."""
+    found = api.list(EVENT, namespace, fields=f"involvedObject.uid={pod.uid}")
+    events = sorted((event_of(one) for one in found), key=lambda one: one.last_s)
+    # That its containers are stopped is the consequence of what else was said.
+    telling = [one for one in events if one.reason in _TELLING] or [one for one in events if one.reason == "Killing"]
+    return f": {telling[-1].reason}: {shortened(telling[-1].message, 160)}" if telling else ""
+
+
+def _node_lost(api: KubeApi, pod: Pod) -> str | None:
+    """Of a pod that is not ready: whether that is because nobody hears of its node."""
+    found = api.get(NODE, pod.node) if api.may("get", NODE).allowed else None
+    if found is None:
+        return None
+    ready = node_of(found).condition("Ready")
+    if ready is None or ready.is_true:
+        return None
+    return f"the node {pod.node} is not ready: {ready.reason}: {shortened(ready.message, 160)}"
+
+
+def _until_ready(
+    watch: Watch, looking: Looking, timeline: Timeline, settings: KubernetesSettings, progress: Progress
+) -> tuple[tuple[Pod, ...], float]:
+    """The engine's pods as soon as all are ready, and when that was heard of. Raises ``_FailedError``."""
+    patience = _Clocks()
+    snapshot, told, pause_s = None, "", TICK_S
+    while True:
+        news = watch.next(pause_s)
+        snapshot = news or snapshot
+        if snapshot is None:
+            continue
+        seen = looking.seen(snapshot)
+        pods = looking.engine_pods(seen)
+        if news is not None:
+            timeline.saw(pods, looking.rendered.engine.container, seen.events, news.at)
+        wanted = seen.workload.replicas if seen.workload is not None else None
+        if pods and len(pods) >= (wanted or 1) and all(pod.is_ready for pod in pods):
+            return pods, snapshot.at
+        found, seen = _informed(looking, seen, settings)
+        if isinstance(found, Waiting):
+            late, pause_s = patience.check(found)
+            found = late or found
+        if isinstance(found, Diagnosis):
+            raise _FailedError(found, seen)
+        if found.text != told:
+            told = found.text
+            progress(masked_text(told))
+
+
+def _informed(looking: Looking, seen: Seen, settings: KubernetesSettings) -> tuple[Diagnosis | Waiting, Seen]:
+    """What is found with the log that it asks for, where there is one."""
+    found = diagnose(seen, settings) or pods_to_come(seen, settings)
+    if found.log is None:
+        return found, seen
+    seen = looking.with_log(seen, found.log)
+    return diagnose(seen, settings) or found, seen
+
+
+class _Clocks:
+    """Since when each state has lasted without a break."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] = {}
+
+    def check(self, waiting: Waiting) -> tuple[Diagnosis | None, float]:
+        """What it is called now that a patience is over, and how long to wait until one may be."""
+        now = monotonic()
+        self._since = {one.state: self._since.get(one.state, now) for one in waiting.patience}
+        left = [(one.seconds - (now - self._since[one.state]), one) for one in waiting.patience]
+        over = next((one.then for left_s, one in left if left_s <= 0), None)
+        return over, min([TICK_S, *(left_s for left_s, _ in left if left_s > 0)])
+
+
+def _error(
+    api: KubeApi, rendered: Rendered, identity: Identity, namespace: str, folder: Path | None, failed: _FailedError
+) -> DeployError:
+    """The error that a user reads. Trouble in gathering what lies beside it never hides it."""
+    found, seen = failed.found, failed.seen
+    hide = _masking(rendered, seen.pods)
+    kept = ""
+    if folder is not None:
+        try:
+            place = keep_evidence(api, identity, rendered.cell, namespace, folder, found.text, seen.events)
+            kept = f"(logs, events and objects: {place})"
+        except (DeployError, OSError) as error:
+            kept = f"(logs, events and objects could not be kept: {error})"
+    if found.log is None:
+        return DeployError(hide(found.text), hint="\n  ".join(filter(None, [found.hint, kept])))
+    lines = hide(seen.logs.get(found.log, "")).splitlines()[-TAIL_LINES:] or ["(the container has written nothing)"]
+    return DeployError(hide(found.text), hint=found.hint, log_tail="\n".join(filter(None, [*lines, kept])))
+
+
+def _masking(rendered: Rendered, pods: Sequence[Pod]) -> Callable[[str], str]:
+    return masking(pods, secrets_in_objects(rendered.objects))
+
+
+def _pods_of(api: KubeApi, rendered: Rendered, identity: Identity, namespace: str) -> list[Pod]:
+    """The cell's pods that have the engine's container."""
+    found = [pod_of(one) for one in api.list(POD, namespace, identity.selector(rendered.cell.id))]
+    return sorted((pod for pod in found if pod.container(rendered.engine.container) is not None), key=lambda pod: pod.name)

@@ -1,0 +1,1 @@
+"""A cell -> the objects that are applied for it."""
