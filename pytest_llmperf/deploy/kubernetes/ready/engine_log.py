@@ -40,9 +40,14 @@ _KNOWN = (
         "Lower the engine's --max-model-len, raise --gpu-memory-utilization, or take hardware with more memory.",
     ),
     _Pattern(
-        r"No available memory for the cache blocks",
+        r"No available memory for the cache blocks|Cannot auto-fit max_model_len",
         "the GPU's memory has no room for a KV cache beside the weights",
         "Raise the engine's --gpu-memory-utilization, or take hardware with more memory.",
+    ),
+    _Pattern(
+        r"User-specified max_model_len \(\d+\) is greater than the derived max_model_len",
+        "the engine's --max-model-len is more than the model was made for",
+        "Lower --max-model-len in the variant or the manifest; 'auto' takes what fits.",
     ),
     _Pattern(
         r"Free memory on device .*less than desired GPU memory utilization",

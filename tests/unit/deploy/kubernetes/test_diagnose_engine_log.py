@@ -45,6 +45,11 @@ def test_the_slowest_rank_loads_the_weights() -> None:
             "the model's context does not fit",
         ),
         ("ValueError: No available memory for the cache blocks.", "no room for a KV cache"),
+        ("ValueError: Cannot auto-fit max_model_len: not enough GPU memory available to serve", "no room for a KV cache"),
+        (
+            "ValueError: User-specified max_model_len (262144) is greater than the derived max_model_len (…=1)",
+            "more than the model was made for",
+        ),
         (
             "ValueError: Free memory on device (3.1/79.1 GiB) on startup is less than desired GPU memory utilization",
             "something else uses",
