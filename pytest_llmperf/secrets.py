@@ -42,9 +42,10 @@ _AFTER_USER = re.compile(r"((?:^|[\s\"'])(?:-[A-Za-z]*u|--(?:proxy-)?user)[\s=]+
 _QUOTE = r"(?:\\?[\"'])?"
 _NO_PREFIX = r"(?!(?i:[bfru]{1,2})[\"'])"
 """What stands before a string in Python is no value."""
-_BARE = r"(?:[^\s\"',;)\]}]|[,;)\]}](?![\s,;)\]}]|$))++"
+# Not possessive: Python before 3.11.5 matches a possessive group too far. Its branches exclude each other, so that costs nothing.
+_BARE = r"(?:[^\s\"',;)\]}]|[,;)\]}](?![\s,;)\]}]|$))+"
 """A value without quotes: what ends a sentence or closes a bracket behind it is not of it."""
-_STRING = r"(?:'(?:[^'\\\n]|\\.)++'|\"(?:[^\"\\\n]|\\.)++\")"
+_STRING = r"(?:'(?:[^'\\\n]|\\.)+'|\"(?:[^\"\\\n]|\\.)+\")"
 _AUTHORIZATION = re.compile(
     rf"((?<![A-Za-z0-9])(?i:(?:proxy-)?authorization){_QUOTE}[ \t]*+[:=][ \t]*+{_QUOTE}"
     rf"(?:(?i:basic|bearer|digest|negotiate|token|api-?key)[ \t]++)?){_NO_PREFIX}([^\s\"',;]++)"
@@ -61,7 +62,7 @@ _NAMED_IN_TEXT = (
 """The names of secrets that no other text has: in a log ``token=`` and ``key:`` are mostly none."""
 _ASSIGNED = re.compile(
     rf"({_NAMED_IN_TEXT}{_QUOTE}[ \t]{{0,4}}[:=][ \t]{{0,4}})"
-    rf"(?:(?P<list>\[[ \t]*{_STRING}(?:[ \t]*,[ \t]*{_STRING})*+)"
+    rf"(?:(?P<list>\[[ \t]*{_STRING}(?:[ \t]*,[ \t]*{_STRING})*)"
     rf"|(?P<string>{_STRING})|\\[\"'](?P<escaped>[^\"'\\\n]++)"
     rf"|{_NO_PREFIX}(?P<bare>{_BARE}))"
 )
