@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -52,6 +53,11 @@ def test_it_stands_after_the_command_that_brought_it_up(command: Command, tmp_pa
 def test_one_whose_node_died_is_removed(command: Command) -> None:
     command("up")
     (line,) = (line for line in command("status").splitlines() if "node: process" in line)
-    os.kill(int(line.split()[2]), signal.SIGKILL)
+    node = os.pidfd_open(int(line.split()[2]))
+    try:
+        signal.pidfd_send_signal(node, signal.SIGKILL)
+        assert select.select([node], [], [], 10)[0]
+    finally:
+        os.close(node)
     assert "removed what a dead process had left" in command("down")
     assert command("status") == "no cluster\n"
