@@ -99,9 +99,7 @@ def tail(log: Path, lines: int = 15) -> str:
 def await_end(processes: Sequence[Process], timeout_s: float) -> list[Process]:
     """Wait until all have ended; those that have not in time."""
     give_up = time.monotonic() + timeout_s
-    while (left := [one for one in processes if one.lives]) and time.monotonic() < give_up:
-        time.sleep(_PAUSE_S)
-    return left
+    return [one for one in processes if not one.ends(give_up - time.monotonic())]
 
 
 def _only_child(parent: subprocess.Popen[str]) -> Process:

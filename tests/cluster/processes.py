@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,6 +27,19 @@ class Process:
         """Whether it still runs. One that has ended and was not waited for does not."""
         fields = _stat(self.pid)
         return fields is not None and int(fields[_START]) == self.start_ticks and fields[_STATE] not in "ZX"
+
+    def ends(self, timeout_s: float) -> bool:
+        """Whether it ends in that time with all of its threads: they keep its files and ports when the first of them is gone."""
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return True
+        try:
+            fields = _stat(self.pid)
+            is_other = fields is None or int(fields[_START]) != self.start_ticks
+            return is_other or bool(select.select([descriptor], [], [], max(timeout_s, 0.0))[0])
+        finally:
+            os.close(descriptor)
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal, if it lives."""
