@@ -38,7 +38,7 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     """A namespace of the test's own. Its pods end with it: the node's GPUs are free for the next test."""
     name = f"test-{uuid4().hex[:8]}"
     cluster.kubectl("create", "namespace", name)
-    cluster.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=30s")
+    cluster.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=120s")
     yield name
     cluster.kubectl("delete", "deployments,statefulsets,jobs,replicasets", "--all", f"--namespace={name}", "--cascade=orphan")
     cluster.kubectl("delete", "pods", "--all", f"--namespace={name}", "--force", "--grace-period=0")
