@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 
+from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
 from tests.cluster.binaries import HELM, go_program, helm_binary, is_built
 from tests.cluster.cluster import Cluster
 from tests.cluster.images import SIMULATOR, built_simulator_archive, simulator_archive
@@ -43,6 +44,19 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.kubectl("delete", "deployments,statefulsets,jobs,replicasets", "--all", f"--namespace={name}", "--cascade=orphan")
     cluster.kubectl("delete", "pods", "--all", f"--namespace={name}", "--force", "--grace-period=0")
     cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def api(cluster: Cluster) -> Iterator[KubeApi]:
+    """A client of an administrator."""
+    with KubeApi.connect(cluster.kubeconfig) as api:
+        yield api
+
+
+@pytest.fixture
+def session() -> str:
+    """The id of a session of the test's own."""
+    return uuid4().hex[:8]
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -31,12 +30,6 @@ from pytest_llmperf.errors import DeployError
 from tests.cluster.cluster import Cluster
 from tests.cluster.components import api_url
 from tests.cluster.objects import config_map, pod
-
-
-@pytest.fixture
-def api(cluster: Cluster) -> Iterator[KubeApi]:
-    with KubeApi.connect(cluster.kubeconfig) as api:
-        yield api
 
 
 def placed(namespace: str, manifest: Any) -> dict[str, Any]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
-
-import pytest
 
 from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
 from pytest_llmperf.deploy.kubernetes.api.kinds import CONFIG_MAP, LEASE, NAMESPACE
@@ -42,17 +40,6 @@ class Ended:
     status: int
     out: str
     err: str
-
-
-@pytest.fixture
-def api(cluster: Cluster) -> Iterator[KubeApi]:
-    with KubeApi.connect(cluster.kubeconfig) as api:
-        yield api
-
-
-@pytest.fixture
-def session() -> str:
-    return uuid4().hex[:8]
 
 
 def gc(cluster: Cluster, *words: str) -> Ended:

@@ -29,12 +29,6 @@ WAIT_S = 60.0
 
 
 @pytest.fixture
-def api(cluster: Cluster) -> Iterator[KubeApi]:
-    with KubeApi.connect(cluster.kubeconfig) as api:
-        yield api
-
-
-@pytest.fixture
 def served(cluster: Cluster, namespace: str, simulator_image: str) -> str:
     """The namespace in which the simulator is ready."""
     apply_simulator(cluster, namespace, simulator_image)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,12 +22,6 @@ pytestmark = pytest.mark.timeout(300)
 
 ADDRESS = "203.0.113.7"
 WAIT_S = 30.0
-
-
-@pytest.fixture
-def api(cluster: Cluster) -> Iterator[KubeApi]:
-    with KubeApi.connect(cluster.kubeconfig) as api:
-        yield api
 
 
 def service(name: str = NAME, **spec: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from threading import Thread
 from time import monotonic, sleep
@@ -18,17 +18,6 @@ from pytest_llmperf.deploy.kubernetes.ownership.session import KubeSession, end_
 from pytest_llmperf.errors import ConfigError, DeployError
 from tests.cluster.cluster import Cluster
 from tests.cluster.k8s_sessions import apply, cell_objects, left_of, settings
-
-
-@pytest.fixture
-def api(cluster: Cluster) -> Iterator[KubeApi]:
-    with KubeApi.connect(cluster.kubeconfig) as api:
-        yield api
-
-
-@pytest.fixture
-def session() -> str:
-    return uuid4().hex[:8]
 
 
 def await_true(what: str, check: Callable[[], bool], timeout_s: float = 30.0) -> None:

@@ -28,12 +28,6 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def api(cluster: Cluster) -> Iterator[KubeApi]:
-    with KubeApi.connect(cluster.kubeconfig) as api:
-        yield api
-
-
-@pytest.fixture
 def owner(api: KubeApi, namespace: str) -> Iterator[KubeSession]:
     session = KubeSession(api, settings(uuid4().hex[:8], namespace=namespace))
     yield session
