@@ -68,9 +68,9 @@ def simulator_image(cluster: Cluster) -> str:
 
 
 @pytest.fixture
-def sessions(cluster: Cluster, simulator_image: str, tmp_path: Path) -> Iterator[PytestSessions]:
+def sessions(cluster: Cluster, simulator_image: str, namespace: str, tmp_path: Path) -> Iterator[PytestSessions]:
     """Sessions of pytest with the cluster as their target. Whatever a test does with them, nothing of ours is left by them."""
-    yield prepared(tmp_path, cluster, simulator_image)
+    yield prepared(tmp_path, cluster, simulator_image, namespace)
     assert left_of(cluster) == []
 
 

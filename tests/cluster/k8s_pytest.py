@@ -30,6 +30,8 @@ class PytestSessions:
     folder: Path
     cluster: Cluster
     image: str
+    namespace: str | None
+    """Where they deploy. With None each makes one of its own; Kubernetes takes 5 s to remove such a one."""
 
     def write(self, **files: str) -> None:
         """Put files of Python into the folder."""
@@ -38,7 +40,9 @@ class PytestSessions:
 
     def command(self, *more: str, matrix: str = "one") -> list[str]:
         """pytest with the cluster as its target."""
-        target = ("--llmperf-target=kubernetes", f"--llmperf-simulator-image={self.image}", "--llmperf-model-cache=none")
+        target = ["--llmperf-target=kubernetes", f"--llmperf-simulator-image={self.image}", "--llmperf-model-cache=none"]
+        if self.namespace is not None:
+            target.append(f"--llmperf-namespace={self.namespace}")
         return [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *target, f"--llmperf-matrix={matrix}", *more]
 
     @property
@@ -121,8 +125,8 @@ class Running:
         self.process.wait()
 
 
-def prepared(folder: Path, cluster: Cluster, image: str) -> PytestSessions:
+def prepared(folder: Path, cluster: Cluster, image: str, namespace: str) -> PytestSessions:
     """A folder with the catalog above."""
     (folder / "fixtures").mkdir()
     (folder / "fixtures" / "matrix.yaml").write_text(MATRIX)
-    return PytestSessions(folder, cluster, image)
+    return PytestSessions(folder, cluster, image, namespace)

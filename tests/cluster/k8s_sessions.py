@@ -74,9 +74,9 @@ def left_of(cluster: Cluster, labels: str = OURS) -> list[str]:
 
 
 class Stopping(KubeApi):
-    """Says what it has done as the words ``made Lease``, ``applied Service``, and waits to be killed at one of them."""
+    """Calls what it has done ``made Lease``, ``applied Service``, and waits to be killed at the first of ``last``."""
 
-    last = ""
+    last: tuple[str, ...] = ()
 
     def create(self, manifest: Mapping[str, Any]) -> Object:
         """Make the object, and say so."""
@@ -97,13 +97,13 @@ class Stopping(KubeApi):
         return deleted
 
     def _pass(self, what: str) -> None:
-        if what == self.last:
+        if what in self.last:
             print("here", flush=True)
             sys.stdin.read()
 
 
-def main(kubeconfig: str, session: str, namespace: str, last: str) -> None:
-    """A session of one cell, from its Lease to its end."""
+def main(kubeconfig: str, session: str, namespace: str, *last: str) -> None:
+    """A session of one cell, from its Lease to its end, or to the first of the steps in ``last``."""
     Stopping.last = last
     api = Stopping.connect(Path(kubeconfig))
     owner = KubeSession(api, settings(session, namespace=namespace or None))

@@ -22,7 +22,7 @@ from pytest_llmperf import constant
 def test_one(load):
     load(constant("2/s"), "1s", warmup="0s")
     Path("loading").touch()
-    run = load(constant("2/s"), "12s", warmup="0s")
+    run = load(constant("2/s"), "8s", warmup="0s")
     assert run["error_rate"] == 0
 
 @pytest.mark.llmperf(workload="interactive-chat")

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,11 +77,12 @@ def suite(sessions: PytestSessions) -> PytestSessions:
 
 @pytest.fixture
 def start(suite: PytestSessions) -> Iterator[Callable[..., Running]]:
-    """Starts sessions, none of which outlives its test."""
+    """Starts sessions, none of which outlives its test; with ``own`` each in a namespace that it makes."""
     started: list[Running] = []
 
-    def begin(*more: str, **environment: str) -> Running:
-        started.append(suite.start(*more, **environment))
+    def begin(*more: str, own: bool = False, **environment: str) -> Running:
+        sessions = replace(suite, namespace=None) if own else suite
+        started.append(sessions.start(*more, **environment))
         return started[-1]
 
     yield begin
@@ -106,7 +108,7 @@ def document(file: Path) -> int:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_a_signal(suite: PytestSessions, start: Callable[..., Running], number: signal.Signals) -> None:
-    session = start("-k", "test_one", "--llmperf-json=out.json")
+    session = start("-k", "test_one", "--llmperf-json=out.json", own=number == signal.SIGINT)
     loading(suite, session)
     session.process.send_signal(number)
     assert session.end() == pytest.ExitCode.INTERRUPTED
@@ -147,7 +149,7 @@ def test_an_internal_error(suite: PytestSessions) -> None:
 
 
 def test_a_workers_crash(suite: PytestSessions) -> None:
-    ended = suite.run("-k", "crashing or measured", *XDIST, "--max-worker-restart=1")
+    ended = replace(suite, namespace=None).run("-k", "crashing or measured", *XDIST, "--max-worker-restart=1")
     assert ended.returncode == pytest.ExitCode.TESTS_FAILED, ended.stdout
     assert "crashed while running" in ended.stdout
     assert left_of(suite.cluster) == []
@@ -157,7 +159,9 @@ def test_a_workers_crash(suite: PytestSessions) -> None:
 @pytest.mark.parametrize("phase", ["applying", "waiting", "loading", "deleting"])
 def test_killed_and_collected(suite: PytestSessions, start: Callable[..., Running], phase: str) -> None:
     suite.write(conftest=DYING)
-    session = start("-k", "test_measured" if phase == "deleting" else "test_one", DIES=phase)
+    session = start(
+        "-k", "test_measured" if phase == "deleting" else "test_one", own=phase in {"applying", "loading"}, DIES=phase
+    )
     match phase:
         case "waiting":
             kubectl = ("get", "pods", "--all-namespaces", "--selector=app.kubernetes.io/managed-by=pytest-llmperf")

@@ -44,6 +44,13 @@ import pytest
 def test_long(deployed, number):
     time.sleep(60)
 """
+HEARING = """
+import os, signal, sys
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+"""Who runs these tests under ``nohup``, or in a shell's background, has signals ignored, and its children inherit that."""
 Started = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -53,7 +60,7 @@ def started(pytester: pytest.Pytester) -> Started:
     pytester.makepyfile(test_suite=SUITE)
 
     def start(*options: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options]
+        command = [sys.executable, "-c", HEARING, "-m", "pytest", "-p", "no:cacheprovider", *options]
         return subprocess.Popen(
             command, cwd=pytester.path, text=True, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
@@ -67,6 +74,15 @@ def await_file(session: subprocess.Popen[str], path: Path) -> None:
         signal.sigtimedwait([], 0.02)
 
 
+def read_until(session: subprocess.Popen[str], expected: str) -> None:
+    assert session.stdout is not None
+    said = ""
+    while expected not in said:
+        line = session.stdout.readline()
+        assert line, f"it ended before it said {expected!r}:\n{said}"
+        said += line
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_one_ends_the_session_and_a_second_does_not_cut_its_teardown_short(
     pytester: pytest.Pytester, started: Started, number: signal.Signals
@@ -76,10 +92,7 @@ def test_one_ends_the_session_and_a_second_does_not_cut_its_teardown_short(
         session.send_signal(number)
         await_file(session, pytester.path / "closing-main")
         session.send_signal(number)
-        said = ""
-        assert session.stdout is not None
-        while "taking down what was deployed" not in said:
-            said += session.stdout.readline()
+        read_until(session, "taking down what was deployed")
         (pytester.path / "close").touch()
         out, _ = session.communicate(timeout=60)
     assert session.returncode == pytest.ExitCode.INTERRUPTED
@@ -92,12 +105,9 @@ def test_a_third_gives_up(pytester: pytest.Pytester, started: Started) -> None:
         await_file(session, pytester.path / "up-main")
         session.send_signal(signal.SIGTERM)
         await_file(session, pytester.path / "closing-main")
-        assert session.stdout is not None
-        said = ""
         for expected in ("taking down what was deployed", "given up: `pytest-llmperf gc`"):
             session.send_signal(signal.SIGTERM)
-            while expected not in said:
-                said += session.stdout.readline()
+            read_until(session, expected)
         session.communicate(timeout=60)
     assert session.returncode != 0
     assert not (pytester.path / "down-main").exists()
