@@ -4,14 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT := demo-out
 
-.PHONY: help demo test test-all test-engine test-cluster cluster-up cluster-down lint bench bench-peers clean
+.PHONY: help demo test test-quick test-engine test-cluster cluster-up cluster-down lint bench bench-peers clean
 
 help:
 	@echo "make demo   run 'pytest suites/ -k h100' on the embedded simulator; results in $(OUT)/"
-	@echo "make test   formatting, types, import rules and every test that needs no cluster and no engine"
-	@echo "make test-engine  the tests against a real vLLM for CPU, which is installed outside the checkout (5.5 GB, minutes)"
-	@echo "make test-all   the same, and the tests on a real Kubernetes where this machine can run one (it is built beside the others)"
-	@echo "make test-cluster  only those on a real Kubernetes (root, Linux; tests/cluster/README.md), however long they take to build"
+	@echo "make test   formatting, types, import rules and all tests, those on a real Kubernetes too where this machine can run one"
+	@echo "make test-quick    the same without those on a real Kubernetes"
+	@echo "make test-cluster  only those on a real Kubernetes (root, Linux; tests/cluster/README.md), however long it takes to build"
+	@echo "make test-engine   the tests against a real vLLM for CPU, which is installed outside the checkout (5.5 GB, minutes)"
 	@echo "make cluster-up, make cluster-down  the same Kubernetes, to try things by hand"
 	@echo "make lint   formatting and types only"
 	@echo "make bench  the benchmarks of tests/perf (minutes; prints tables)"
@@ -37,13 +37,13 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest tests/unit tests/plugin
-
-test-all: lint
 	@# What the cluster's tests need is built beside the others, from the processor's idle time, where it is not there already.
 	$(BIN)/python -m tests.cluster build --within=30 & trap "kill $$! 2>/dev/null" EXIT; $(BIN)/pytest tests/unit tests/plugin \
 		&& { wait $$! || echo "What the cluster's tests need could not be built."; }
 	LLMPERF_CLUSTER_BUILD=no $(BIN)/pytest tests/cluster -rs
+
+test-quick: lint
+	$(BIN)/pytest tests/unit tests/plugin
 
 test-engine: $(VENV)/.installed
 	$(BIN)/python tests/engine/install.py

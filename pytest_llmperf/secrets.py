@@ -5,7 +5,7 @@ and templates.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 MASK = "***"
@@ -83,6 +83,29 @@ _NO_VALUE = re.compile(
 _PLACEHOLDER = re.compile(r"\$[({]{0,2}\w+[)}]{0,2}|%\w|%\(\w+\)s|\{[\w.]*\}|<[\w .-]*>?|\.{3}|\[.*|\{.*")
 _CODE = re.compile(r"\w+\.[\w.]+[(\[].*|(?:get_?env|get_?pass)\(.*")
 _PATH_IN_CODE = re.compile(r"(?:\w+\.)*([A-Za-z_]\w*)")
+
+
+class Hidden(str):
+    """A secret that no list of a program's variables shows, as pytest prints it with ``--showlocals``: a str in all else."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(MASK)
+
+
+class HiddenBytes(bytes):
+    """The same for what holds a secret on its way."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(MASK.encode())
+
+
+def hiding(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """A copy of an environment whose secrets are ``Hidden``."""
+    return {name: Hidden(value) if is_secret(name) else value for name, value in environ.items()}
 
 
 def is_secret(name: str) -> bool:

@@ -45,12 +45,14 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def _doctor(options: argparse.Namespace) -> int:
     from pytest_llmperf.deploy.kubernetes.doctor.examination import Asked
+    from pytest_llmperf.deploy.kubernetes.rendering.sources import check_values
 
     _check_names(options)
     chosen = chosen_cells(options)
     for cell_id, reason in chosen.skipped:
         print(f"{cell_id}  (skipped: {reason})")
     try:
+        check_values(chosen.cells, render_settings(options))
         asked = Asked.of(chosen.cells, render_settings(options), options.namespace, os.environ)
     except ConfigError as error:
         raise by_own_option(error) from None

@@ -20,7 +20,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _render(options: argparse.Namespace) -> int:
-    from pytest_llmperf.deploy.kubernetes.rendering.render import render
+    from pytest_llmperf.deploy.kubernetes.rendering.render import render_all
     from pytest_llmperf.deploy.kubernetes.rendering.rendered_files import has_secrets, write_rendered
 
     chosen = chosen_cells(options)
@@ -28,7 +28,7 @@ def _render(options: argparse.Namespace) -> int:
         print(f"{cell_id}  (skipped: {reason})")
     try:
         # All of them before the first file: a mistake leaves no half.
-        rendered = [render(cell, render_settings(options), os.environ) for cell in chosen.cells]
+        rendered = render_all(chosen.cells, render_settings(options), os.environ)
     except ConfigError as error:
         raise by_own_option(error) from None
     for one in rendered:

@@ -143,7 +143,7 @@ def _files(options: argparse.Namespace) -> dict[str, Path | None]:
 
 def _check_place(path: Path, *, is_file: bool, place: Where) -> None:
     """Raises ``ConfigError`` where a file, or files into a directory, cannot be written."""
-    from pytest_llmperf.report.storage import refusal
+    from pytest_llmperf.report.writable import refusal
 
     if (why := refusal(path, is_file=is_file)) is not None:
         raise ConfigError(why, where=place, hint="Name a file." if is_file else "Name a directory, which is made where needed.")

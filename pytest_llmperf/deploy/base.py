@@ -18,6 +18,10 @@ Progress = Callable[[str], None]
 """Called with a short phrase each time the state of a deployment changes."""
 
 
+def say_nothing(_phrase: str) -> None:
+    """The progress of what nobody wants to hear of."""
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """A server: ``base_url`` without ``/v1`` (``http://127.0.0.1:8000``) and the model's served name.

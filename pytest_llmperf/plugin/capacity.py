@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
+from pytest_llmperf.deploy.base import say_nothing
 from pytest_llmperf.errors import ConfigError, UnitError, Where, unknown
 from pytest_llmperf.experiment.profile import Constant, Poisson, positive_rate
 from pytest_llmperf.experiment.records import NamedProfile
@@ -25,12 +26,7 @@ Arrivals = Literal["poisson", "constant"]
 Tell = Callable[[str], None]
 """Called with an experiment's table once it is over: it goes on the test's report."""
 
-
 _FIND_CAPACITY, _SWEEP = Where(key="find_capacity()"), Where(key="sweep()")
-
-
-def say_nothing(_: str) -> None:
-    """Where nobody listens."""
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ OPTIONS = (
         "ready_timeout",
         "TIME",
         None,
-        "how long a deployment may take to answer (default: 10m; an endpoint 30s; on Kubernetes 30m from when it has a node)",
+        "how long a deployment may take to answer (default: 10m; an endpoint 30s; on Kubernetes 1h30m from when it has a node)",
     ),
     Option("group_by", "WHAT", "cell", "group the summary's lines by " + ", ".join(GROUPINGS)),
     Option("sort", "KEY", None, "sort the summary's lines by a metric (ttft_p99) (default: by name)"),

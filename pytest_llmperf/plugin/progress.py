@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import pytest
 
+from pytest_llmperf.deploy.base import say_nothing
 from pytest_llmperf.errors import DeployError
 from pytest_llmperf.plugin.relay import Relay, RelayReporter
 from pytest_llmperf.units import format_duration, format_number
@@ -46,8 +47,10 @@ class Showing:
 class ProgressLine:
     """Writes through pytest's terminal reporter, past the capture. Without a reporter it says nothing."""
 
-    def __init__(self, reporter: Any, capture: Any, width: int, simulated: bool) -> None:
+    def __init__(self, reporter: Any, capture: Any, width: int, simulated: bool, writer: Any = None) -> None:
+        """``writer`` is the terminal writer of the reporter; None where that has none."""
         self._reporter = reporter
+        self._writer = writer
         self._uncaptured = capture.global_and_fixture_disabled if capture is not None else nullcontext
         self._width = width
         self.simulated = simulated
@@ -129,14 +132,14 @@ class ProgressLine:
     @contextmanager
     def _status(self) -> Iterator[Callable[[str], None]]:
         if not self._live:
-            yield _say_nothing
+            yield say_nothing
             return
         from rich.console import Console
         from rich.status import Status
 
         console = Console(file=cast("IO[str]", _TerminalFile(self._reporter)), force_terminal=True, width=self._width)
         with self._uncaptured():
-            self._reporter.ensure_newline()
+            self._begin_line()
             with Status("", console=console) as status:
                 yield lambda text: status.update(_shortened(text, self._width - 4))
 
@@ -154,9 +157,16 @@ class ProgressLine:
         # Also where a changing line was: pytest counts the columns written, and a line of our own starts the count anew.
         if self._reporter is not None:
             with self._uncaptured():
-                self._reporter.ensure_newline()
+                self._begin_line()
                 self._reporter.write_line(f"  {text}")
                 self._reporter.flush()  # in a CI's log, which is no terminal, it would be seen when all is over
+
+    def _begin_line(self) -> None:
+        self._reporter.ensure_newline()
+        # That knows only of a line which began with a test file's name: not of the dots behind a line of ours, nor of xdist's.
+        # Where a changing line was, the count is below 0, and the line empty.
+        if self._writer is not None and self._writer.width_of_current_line > 0:
+            self._writer.line()
 
 
 class _Lasting:
@@ -209,10 +219,6 @@ class _TerminalFile:
         return True
 
 
-def _say_nothing(_: str) -> None:
-    """Where there is no terminal, states pass unseen."""
-
-
 def _shortened(text: str, width: int) -> str:
     return text if len(text) <= width else text[: max(0, width - 1)] + "…"
 
@@ -226,21 +232,15 @@ def progress_line(config: pytest.Config, simulated: bool) -> ProgressLine:
     if reporter is None or hasattr(config, "workerinput") or config.get_verbosity() < 0:
         return ProgressLine(None, None, 0, simulated)
     capture = config.pluginmanager.get_plugin("capturemanager")
-    return ProgressLine(reporter, capture, config.get_terminal_writer().fullwidth, simulated)
+    writer = config.get_terminal_writer()
+    return ProgressLine(reporter, capture, writer.fullwidth, simulated, writer)
 
 
 def relay_to(node: Any) -> None:
     """In the controller: have a worker's lines heard, where anybody reads them."""
     config = node.config
     if RELAY not in config.stash and not (line := progress_line(config, simulated=False)).is_silent:
-        writer = config.get_terminal_writer()
-
-        def say(text: str) -> None:
-            if writer.width_of_current_line:  # the dots of tests that have passed
-                writer.line()
-            line.note(text)
-
-        config.stash[RELAY] = relay = Relay(say)
+        config.stash[RELAY] = relay = Relay(line.note)
         config.add_cleanup(relay.close)
     node.workerinput[RELAY_ADDRESS] = config.stash[RELAY].address if RELAY in config.stash else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -36,6 +36,8 @@ class Deployments:
     standing: dict[str, Deployment] = field(default_factory=dict)
     undisturbed: Callable[[], AbstractContextManager[None]] = nullcontext
     """Entered while a deployment is taken down, so that what ends the session lets that be finished."""
+    has_url: bool = False
+    """Whether they are reached at a URL that the user gives, which leads to one cell."""
     begun: bool = False
     """Whether one was ever asked for."""
     spare: SpareWorkers | None = None
@@ -78,16 +80,16 @@ class Deployments:
 
         return self.progress.ending(deployment.cell, GRACE_S)
 
-    def close_all(self) -> None:
-        """Take everything down; one that fails does not keep the others standing. Raises ``DeployError`` at the end."""
+    def close_all(self, cell_ids: Iterable[str]) -> None:
+        """Take these down; one that fails does not keep the others standing. Raises ``DeployError`` that tells of all of them."""
         failures: list[DeployError] = []
-        for cell_id in list(self.standing):
+        for cell_id in cell_ids:
             try:
                 self.close(cell_id)
             except DeployError as error:
                 failures.append(error)
         if failures:
-            raise failures[0]
+            raise together(failures)
 
     def end(self) -> str:
         """Take everything down, and what the target holds for the session. Safe to call twice. Raises ``DeployError``.
@@ -95,14 +97,39 @@ class Deployments:
         What the target says of what it leaves standing; empty where that is nothing.
         """
         try:
-            self.close_all()
-        finally:
-            if self.spare is not None:
-                self.spare.close()
-            is_slow = self.begun and self.target.name == "kubernetes"
-            with self.progress.removing("the session") if is_slow else nullcontext():
-                kept = self.target.end()
-        return kept
+            self.close_all(list(self.standing))
+        except DeployError as error:
+            try:
+                self._end_target()
+            except DeployError as another:
+                raise together([error, another]) from None
+            raise
+        except BaseException:
+            self._end_target()
+            raise
+        return self._end_target()
+
+    def _end_target(self) -> str:
+        if self.spare is not None:
+            self.spare.close()
+        is_slow = self.begun and self.target.name == "kubernetes"
+        with self.progress.removing("the session") if is_slow else nullcontext():
+            return self.target.end()
+
+
+def together(errors: Sequence[DeployError]) -> DeployError:
+    """Several errors as one, so that none hides another."""
+    if len(errors) == 1:
+        return errors[0]
+    what, hint, state = (
+        joint.join(dict.fromkeys(filter(None, texts)))
+        for joint, texts in (
+            ("; ", (error.what for error in errors)),
+            (" ", (error.hint for error in errors)),
+            ("; ", (error.state for error in errors)),
+        )
+    )
+    return DeployError(what, hint=hint or None, state=state or None)
 
 
 @dataclass(frozen=True)
@@ -124,5 +151,7 @@ def start_session(config: pytest.Config, settings: Settings, progress: ProgressL
     matrix = catalog.matrix_named(settings.matrix, Where(option="--llmperf-matrix"))
     target = target_of(settings, identity=identity_of(config, settings))
     target.check()
-    deployments = Deployments(target, progress, undisturbed=lambda: termination_of(config).undisturbed())
+    deployments = Deployments(
+        target, progress, undisturbed=lambda: termination_of(config).undisturbed(), has_url=settings.url is not None
+    )
     return LlmperfSession(settings, catalog, expand(matrix, catalog), deployments)

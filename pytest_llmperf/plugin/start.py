@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +15,7 @@ from pytest_llmperf.plugin.progress import end_relay, progress_line
 from pytest_llmperf.plugin.session import STASH, LlmperfSession, start_session
 from pytest_llmperf.plugin.targets import target_of
 from pytest_llmperf.report.exports import LLM_D
+from pytest_llmperf.report.writable import refusal
 
 PROBLEM = pytest.StashKey[ConfigError]()
 
@@ -123,15 +122,8 @@ def _check_files(settings: Settings) -> None:
     folders = {"storage": settings.storage / "runs", "render": settings.kubernetes.render}
     places += [(name, path, False) for name, path in folders.items() if path is not None]
     for name, path, is_file in places:
-        if not _can_be_written(path, is_file=is_file):
-            raise ConfigError(f"cannot write {str(path)!r}", where=settings.where(name))
-
-
-def _can_be_written(path: Path, *, is_file: bool) -> bool:
-    """Whether a file can be put there, in place of one at most; or files into such a directory, which is made where needed."""
-    folder = path.parent if is_file else path
-    there = next(each for each in (folder, *folder.parents) if each.exists())
-    return there.is_dir() and os.access(there, os.W_OK) and not (is_file and path.exists() and not path.is_file())
+        if (why := refusal(path, is_file=is_file)) is not None:
+            raise ConfigError(f"cannot write {str(path)!r}: {why}", where=settings.where(name))
 
 
 def nothing_selected(config: pytest.Config) -> str | None:

@@ -24,6 +24,7 @@ from typing import Any
 
 import pytest
 
+from pytest_llmperf.deploy.base import say_nothing
 from pytest_llmperf.errors import LlmperfError
 
 GIVE_UP = 3
@@ -125,7 +126,7 @@ _STASH = pytest.StashKey[Termination]()
 def termination_of(config: pytest.Config) -> Termination:
     """The session's; one that has not been told to ``listen`` does nothing."""
     if _STASH not in config.stash:
-        config.stash[_STASH] = Termination(_silent, _silent)
+        config.stash[_STASH] = Termination(say_nothing, say_nothing)
     return config.stash[_STASH]
 
 
@@ -133,7 +134,7 @@ def listen(session: pytest.Session) -> None:
     """Take the signals over until pytest ends. To be called when the session starts: standard error is not captured then."""
     config = session.config
     if hasattr(config, "workerinput"):
-        tell = _silent  # the controller tells
+        tell = say_nothing  # the controller tells
     else:
         error = os.dup(2)
         config.add_cleanup(lambda: os.close(error))
@@ -146,7 +147,3 @@ def listen(session: pytest.Session) -> None:
 def _write(descriptor: int, text: str) -> None:
     with suppress(OSError):  # a terminal that is gone
         os.write(descriptor, f"\npytest-llmperf: {text}\n".encode())
-
-
-def _silent(_text: str) -> None:
-    """In a process that has nobody to tell."""

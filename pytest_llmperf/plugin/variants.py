@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from pytest_llmperf.errors import ConfigError, DeployError, UnitError, Where, nearest
+from pytest_llmperf.deploy.base import say_nothing
+from pytest_llmperf.errors import ConfigError, UnitError, Where, nearest
 from pytest_llmperf.experiment.fit import fits
 from pytest_llmperf.judge.paired import FIRST_LOOK, PAIRS_MOST, Comparison, compare
 from pytest_llmperf.judge.verdict import Outcome
 from pytest_llmperf.metrics import MetricKey, metric_key
 from pytest_llmperf.plugin.asserted import asserted
-from pytest_llmperf.plugin.capacity import Tell, say_nothing
+from pytest_llmperf.plugin.capacity import Tell
 from pytest_llmperf.units import format_fraction, parse_duration, parse_fraction
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class CompareVariants:
         the same arrivals and lengths. ``metric``: one or several; ``margin``: how much worse is still as good, for all or by
         metric. At most ``pairs`` pairs. A pair with an INVALID run is repeated once.
         Raises ``ConfigError``, before anything is deployed, for a variant, metric or margin that cannot be, a variant that does
-        not fit the hardware, or an endpoint, which serves one cell; and whatever deploying and ``load`` raise.
+        not fit the hardware, or where a URL is given, which leads to one cell; and whatever deploying and ``load`` raise.
         """
         judged = metrics_to_judge(metric, margin, "compare_variants()")
         _check_pairs(pairs)
@@ -173,21 +174,15 @@ class CompareVariants:
 
     def close(self) -> None:
         """Take down what this stood up. Raises ``DeployError`` at the end when something is left behind."""
-        failures = []
-        while self.opened:
-            try:
-                self.deployments.close(self.opened.pop())
-            except DeployError as error:
-                failures.append(error)
-        if failures:
-            raise failures[0]
+        opened, self.opened[:] = self.opened[::-1], []
+        self.deployments.close_all(opened)
 
     def _cell(self, variant: str) -> Cell:
-        if self.deployments.target.name == "endpoint":
+        if self.deployments.has_url:
             raise ConfigError(
-                "an endpoint serves one cell, so two variants cannot be compared at it",
+                "a URL leads to one cell, so two variants cannot be compared at it",
                 where=_WHERE,
-                hint="Run it with another --llmperf-target, or compare two sessions with --llmperf-save and --llmperf-compare.",
+                hint="Run it without --llmperf-url, or compare two sessions with --llmperf-save and --llmperf-compare.",
             )
         cell = replace(self.cell, variant=self.catalog.variant_named(variant, _WHERE))
         fit = fits(cell)

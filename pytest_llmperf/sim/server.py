@@ -31,8 +31,6 @@ def serve(spec: SimSpec, host: str, port: int, on_listening: Callable[[int], Non
 async def _serve(spec: SimSpec, host: str, port: int, on_listening: Callable[[int], None], parent_pid: int | None) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     app = App(spec)
     try:
         server = await loop.create_server(lambda: Connection(app), host, port, backlog=4096)
@@ -41,6 +39,8 @@ async def _serve(spec: SimSpec, host: str, port: int, on_listening: Callable[[in
             f"the simulator cannot listen on {host}:{port}: {error.strerror or error}",
             hint="Take another port, or 0 for one that is free.",
         ) from None
+    for number in (signal.SIGTERM, signal.SIGINT):  # not before: uvloop does not give them back to whoever cannot serve
+        loop.add_signal_handler(number, stop.set)
     _calm_the_collector()
     on_listening(server.sockets[0].getsockname()[1])
     background = [asyncio.create_task(app.start_up())]

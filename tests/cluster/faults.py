@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Any
 
 from pytest_llmperf.deploy.kubernetes.rendering.render import EngineRef, Rendered, ServiceRef
 from tests.cluster.components import PAUSE_IMAGE
+from tests.cluster.objects import pod
 from tests.unit.deploy.kubernetes.cells import H100
 
 Object = dict[str, Any]
@@ -17,6 +20,13 @@ PORT = 8000
 SERVING = f"mkdir /tmp/www; touch /tmp/www/health; exec httpd -f -p {PORT} -h /tmp/www"
 HEALTH = {"httpGet": {"path": "/health", "port": PORT}, "periodSeconds": 1}
 CUDA = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.6 GiB"
+
+GATED = "\x1b[1m\x1b[31mError: Access denied. Model 'meta-llama/Llama-3.1-8B-Instruct' requires approval.\x1b[0m"
+DEBUG = "\x1b[90mHint: set HF_DEBUG=1 as environment variable for full traceback.\x1b[0m"
+"""What ``hf download`` writes, also where it is no terminal."""
+REGISTRY = "127.0.0.1:5123"
+"""A registry on the node itself, which need not speak TLS there."""
+_INDEX = "application/vnd.oci.image.index.v1+json"
 
 
 @dataclass(frozen=True)
@@ -102,12 +112,72 @@ def volume(**source: Object) -> Object:
     return {"volumes": [{"name": "models", **source}]}
 
 
+def registry() -> Object:
+    """A pod with a registry: it has an image for another processor, one that nobody may read, and no more."""
+    manifest = {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": f"sha256:{'0' * 64}", "size": 2}
+    platform = {"architecture": "s390x", "os": "linux"}
+    index = json.dumps({"schemaVersion": 2, "mediaType": _INDEX, "manifests": [{**manifest, "platform": platform}]})
+    script = (
+        "mkdir -p /tmp/www/v2/other/manifests; cd /tmp/www/v2/other/manifests; "
+        f"echo -n '{index}' > index.json; cat index.json > sha256:{sha256(index.encode()).hexdigest()}; "
+        f"echo '.json:{_INDEX}' > /tmp/httpd.conf; echo '/v2/hidden:user:password' >> /tmp/httpd.conf; "
+        f"exec httpd -f -p {REGISTRY} -c /tmp/httpd.conf -h /tmp/www"
+    )
+    return dict(pod("registry", shell(script), hostNetwork=True, terminationGracePeriodSeconds=0))
+
+
+_ADMISSION = "admissionregistration.k8s.io/v1"
+_NEW_PODS = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+
+
+def policy(name: str, namespace: str) -> Sequence[Object]:
+    """A rule of the cluster's that denies the pods of a namespace, and its binding."""
+    rule = {"expression": "has(object.metadata.labels.team)", "message": "pods need a label 'team'"}
+    here = {"namespaceSelector": _only(namespace)}
+    return (
+        {
+            "apiVersion": _ADMISSION,
+            "kind": "ValidatingAdmissionPolicy",
+            "metadata": {"name": name},
+            "spec": {"matchConstraints": {"resourceRules": [_NEW_PODS]}, "validations": [rule]},
+        },
+        {
+            "apiVersion": _ADMISSION,
+            "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": name},
+            "spec": {"policyName": name, "validationActions": ["Deny"], "matchResources": here},
+        },
+    )
+
+
+def webhook(name: str, namespace: str) -> Sequence[Object]:
+    """A webhook that is asked of the pods of a namespace, and does not answer."""
+    asked = {
+        "name": "gate.llmperf.example",
+        "clientConfig": {"url": "https://127.0.0.1:1/"},
+        "rules": [_NEW_PODS],
+        "namespaceSelector": _only(namespace),
+        "failurePolicy": "Fail",
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+    }
+    kind = "ValidatingWebhookConfiguration"
+    return ({"apiVersion": _ADMISSION, "kind": kind, "metadata": {"name": name}, "webhooks": [asked]},)
+
+
+def _only(namespace: str) -> Object:
+    return {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
+
+
 _FROM_SECRET = [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hf-token", "key": "token"}}}]
 _MOUNT = {"volumeMounts": [{"name": "models", "mountPath": "/models"}]}
 _NEVER = {"exec": {"command": ["sh", "-c", "echo still loading; exit 1"]}, "periodSeconds": 1, "failureThreshold": 2}
 
 FAULTS = (
     Fault("image-unreachable", {"image": "registry.example/nothing:1"}, known_by=("BackOff", "Back-off pulling image")),
+    Fault("image-absent", {"image": f"{REGISTRY}/absent:1"}, known_by=("BackOff", "Back-off pulling image")),
+    Fault("image-denied", {"image": f"{REGISTRY}/hidden:1"}, known_by=("BackOff", "Back-off pulling image")),
+    Fault("image-platform", {"image": f"{REGISTRY}/other:index.json"}, known_by=("BackOff", "Back-off pulling image")),
     Fault(
         "image-never", {"image": "localhost/nothing:1", "imagePullPolicy": "Never"}, known_by=("ErrImageNeverPull", "not present")
     ),
@@ -122,7 +192,7 @@ FAULTS = (
         "download-fails",
         spec={
             "initContainers": [
-                {"name": "download", "image": PAUSE_IMAGE, "command": shell("echo 'curl: (6) Could not resolve host'; exit 6")}
+                {"name": "download", "image": PAUSE_IMAGE, "command": shell(f'echo "{GATED}"; echo "{DEBUG}"; exit 1')}
             ]
         },
         known_exit=True,
@@ -133,13 +203,6 @@ FAULTS = (
         "liveness-probe",
         {"livenessProbe": _NEVER, "readinessProbe": {"exec": {"command": ["false"]}, "periodSeconds": 1}},
         known_by=("Killing", "failed liveness probe"),
-    ),
-    Fault(
-        "never-ready",
-        {"readinessProbe": {"httpGet": {"path": "/not-there", "port": PORT}, "periodSeconds": 1}},
-        known_by=("Scheduled", "assigned"),
-        grace_s=12.0,
-        settings={"ready_timeout_s": 12.0},
     ),
     Fault(
         "storage-class",
@@ -159,7 +222,6 @@ FAULTS = (
         _MOUNT,
         volume(configMap={"name": "settings"}),
         known_by=("FailedMount", "not found"),
-        grace_s=20.0,
     ),
     Fault(
         "label",
@@ -178,7 +240,10 @@ FAULTS = (
     ),
 )
 """Those that a namespace like any other has."""
+NEVER_READY = Fault("never-ready", {"readinessProbe": {"httpGet": {"path": "/not-there", "port": PORT}, "periodSeconds": 1}})
 QUOTA = Fault("quota", asking(gpu="1"), known_by=("FailedCreate", "exceeded quota"))
+POLICY = Fault("policy", known_by=("FailedCreate", "ValidatingAdmissionPolicy"))
+WEBHOOK = Fault("webhook", known_by=("FailedCreate", "failed calling webhook"))
 POD_SECURITY = Fault("pod-security", known_by=("FailedCreate", "violates PodSecurity"))
 STATEFUL_SET_QUOTA = Fault("stateful-set-quota", asking(gpu="1"), known_by=("FailedCreate", "exceeded quota"), kind="StatefulSet")
 

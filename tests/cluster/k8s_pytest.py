@@ -32,6 +32,8 @@ class PytestSessions:
     image: str
     namespace: str | None
     """Where they deploy. With None each makes one of its own; Kubernetes takes 5 s to remove such a one."""
+    kubeconfig: Path | None = None
+    """Whose they are; None: the administrator's."""
 
     def write(self, **files: str) -> None:
         """Put files of Python into the folder."""
@@ -50,6 +52,8 @@ class PytestSessions:
         """As a person has it who uses the cluster."""
         strange = ("LLMPERF_", "PYTEST_", "GITHUB_")
         kept = {name: value for name, value in self.cluster.environment.items() if not name.startswith(strange)}
+        if self.kubeconfig is not None:
+            kept["KUBECONFIG"] = str(self.kubeconfig)
         # What these tests measure is nobody's concern; a busy machine is.
         return {**kept, "COLUMNS": "80", "LLMPERF_INVALID": "skip"}
 

@@ -70,7 +70,7 @@ def left_of(cluster: Cluster, labels: str = OURS) -> list[str]:
     columns = "custom-columns=N:.metadata.namespace,K:.kind,M:.metadata.name"
     asked = ("get", ",".join(kinds), "--all-namespaces", f"--selector={labels}", f"--output={columns}", "--no-headers")
     lines = cluster.kubectl(*asked, "--ignore-not-found").splitlines()
-    return sorted("/".join(line.split()) for line in lines if "\tEvent" not in line)
+    return sorted("/".join(line.split()) for line in lines)
 
 
 class Stopping(KubeApi):

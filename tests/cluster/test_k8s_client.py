@@ -26,6 +26,8 @@ from pytest_llmperf.deploy.kubernetes.api.refusals import (
     UnreachableError,
 )
 from pytest_llmperf.deploy.kubernetes.names import MANAGER
+from pytest_llmperf.deploy.kubernetes.ready.container_log import whole_log
+from pytest_llmperf.deploy.kubernetes.ready.seen import LogOf
 from pytest_llmperf.errors import DeployError
 from tests.cluster.cluster import Cluster
 from tests.cluster.components import api_url
@@ -177,6 +179,10 @@ def test_logs(api: KubeApi, namespace: str, cluster: Cluster) -> None:
     assert api.log("nobody", namespace, "main") == ""
     cluster.kubectl("wait", "pod/speaker", "--for=condition=Ready", f"--namespace={namespace}", "--timeout=60s")
     cluster.await_true("the log is there", lambda: api.log("speaker", namespace, "main", lines=2) == "99\n100\n")
+    assert api.log("speaker", namespace, "main", lines=None, limit_bytes=4) == "1\n2\n"
+    assert api.log("speaker", namespace, "main", lines=2, within_s=20.0) == "99\n100\n"
+    kept = whole_log(api, namespace, LogOf("speaker", "main"), longest_bytes=9).splitlines()
+    assert (kept[:4], kept[-2:]) == (["1", "2", "3", "4"], ["99", "100"])
     assert api.log("speaker", namespace, "main", previous=True) == ""
 
 

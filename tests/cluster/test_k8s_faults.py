@@ -3,148 +3,49 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
-from pytest_llmperf.deploy.kubernetes.api.kinds import EVENT, POD
-from pytest_llmperf.deploy.kubernetes.names import Identity
-from pytest_llmperf.deploy.kubernetes.ready.pods import epoch_s
-from pytest_llmperf.deploy.kubernetes.ready.seen import event_of
-from pytest_llmperf.deploy.kubernetes.ready.waiting import ReadyPods, await_running, engine_log, lost_reason
-from pytest_llmperf.deploy.kubernetes.rendering.render import Rendered, placed
-from pytest_llmperf.deploy.kubernetes.settings import KubernetesSettings, RenderSettings
+from pytest_llmperf.deploy.kubernetes.ready.waiting import await_running, engine_log
 from pytest_llmperf.errors import DeployError
 from tests.cluster.cluster import Cluster
 from tests.cluster.components import NODE
 from tests.cluster.faults import (
     FAULTS,
+    NEVER_READY,
     POD_SECURITY,
+    POLICY,
     QUOTA,
     STATEFUL_SET_QUOTA,
+    WEBHOOK,
     Fault,
+    Object,
     asking,
     normalised,
+    policy,
+    registry,
     rendered,
     shell,
+    webhook,
 )
+from tests.cluster.objects import listed
+from tests.cluster.trials import CLOCK_S, GOLDEN, PROMISE_S, Outcome, Trial, assert_golden, namespace_of
 
-GOLDEN = Path(__file__).with_name("golden")
-WRITE = "LLMPERF_WRITE_GOLDEN"
-"""Set to anything: golden files are written instead of compared."""
-SESSION = "f4u1t5aa"
-PROMISE_S = 10.0
-"""Between the cluster's knowing of a fault and the error."""
 AT_ONCE = 6
 """Each has threads and connections of its own, and all of them share this process: with more, they keep each other waiting."""
-PATIENT_S = 120.0
-CLOCK_S = 1.0
-"""The cluster tells whole seconds."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came of a deployment."""
-
-    error: DeployError
-    progress: tuple[str, ...]
-    late_s: float
-    """After the cluster knew."""
-    folder: Path
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One deployment in a namespace; ``name`` keeps its objects apart from those of others."""
-
-    api: KubeApi
-    namespace: str
-    name: str
-    folder: Path
-    limits: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def identity(self) -> Identity:
-        return Identity(SESSION, self.name)
-
-    @property
-    def settings(self) -> KubernetesSettings:
-        return KubernetesSettings(
-            RenderSettings(),
-            SESSION,
-            self.name,
-            log_directory=self.folder,
-            ready_timeout_s=self.limits.get("ready_timeout_s", PATIENT_S),
-            unschedulable_grace_s=self.limits.get("unschedulable_grace_s", PATIENT_S),
-            queue_timeout_s=self.limits.get("queue_timeout_s", PATIENT_S),
-        )
-
-    def apply(self, what: Rendered) -> None:
-        for one in placed(what, self.identity, self.namespace, None):
-            self.api.apply(one)
-
-    def ready(self, what: Rendered, progress: list[str]) -> ReadyPods:
-        self.apply(what)
-        return await_running(self.api, what, self.identity, self.namespace, self.settings, progress.append)
-
-    def lost(self, what: Rendered, ready: ReadyPods) -> str | None:
-        return lost_reason(self.api, what, self.identity, self.namespace, ready)
-
-    def outcome(self, fault: Fault) -> Outcome:
-        progress: list[str] = []
-        with pytest.raises(DeployError) as caught:
-            self.ready(fault.rendered, progress)
-        ended = time.time()
-        return Outcome(caught.value, tuple(progress), ended - fault.grace_s - self._known(fault), self.folder)
-
-    def _known(self, fault: Fault) -> float:
-        """When the cluster knew, in seconds since the epoch."""
-        if fault.known_exit:
-            pods = self.api.list(POD, self.namespace, self.identity.selector())
-            kinds = ("initContainerStatuses", "containerStatuses")
-            states = [
-                one[key]
-                for pod in pods
-                for kind in kinds
-                for one in pod["status"].get(kind, ())
-                for key in ("state", "lastState")
-            ]
-            return max(epoch_s(state["terminated"]["finishedAt"]) or 0.0 for state in states if "terminated" in state)
-        reason, part = fault.known_by
-        events = [event_of(one) for one in self.api.list(EVENT, self.namespace)]
-        names = (fault.name, *(other["metadata"]["name"] for other in fault.others))
-        return min(one.first_s for one in events if one.reason == reason and part in one.message and one.name.startswith(names))
 
 
 @pytest.fixture(scope="module")
 def api(cluster: Cluster) -> Iterator[KubeApi]:
     with KubeApi.connect(cluster.kubeconfig) as api:
         yield api
-
-
-@contextmanager
-def namespace_of(cluster: Cluster, **labels: str) -> Iterator[str]:
-    """A namespace with these labels; its pods end with it."""
-    name = f"test-{uuid4().hex[:8]}"
-    cluster.kubectl("create", "namespace", name)
-    if labels:
-        cluster.kubectl(
-            "label", "namespace", name, *(f"pod-security.kubernetes.io/{key}={value}" for key, value in labels.items())
-        )
-    cluster.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=30s")
-    yield name
-    cluster.kubectl("delete", "namespace", name, "--wait=false")
-    cluster.kubectl("delete", "deployments,statefulsets,jobs", "--all", f"--namespace={name}", "--cascade=orphan")
-    cluster.kubectl("delete", "replicasets", "--all", f"--namespace={name}", "--cascade=orphan")
-    cluster.kubectl("delete", "pods", "--all", f"--namespace={name}", "--force", "--grace-period=0")
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +55,12 @@ def shared(cluster: Cluster) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def outcomes(api: KubeApi, shared: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Future[Outcome]]]:
+def outcomes(
+    cluster: Cluster, api: KubeApi, shared: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Mapping[str, Future[Outcome]]]:
     """Several at once: each of them waits most of its time. Those that wait longest come first."""
+    cluster.kubectl("apply", f"--namespace={shared}", "--filename=-", given=json.dumps(registry()))
+    cluster.kubectl("wait", "pod/registry", f"--namespace={shared}", "--for=condition=Ready", "--timeout=60s")
     with ThreadPoolExecutor(AT_ONCE) as pool:
         yield {
             fault.name: pool.submit(
@@ -170,19 +75,23 @@ def trial(api: KubeApi, shared: str, tmp_path: Path) -> Trial:
     return Trial(api, shared, f"t{uuid4().hex[:6]}", tmp_path)
 
 
-def assert_golden(name: str, outcome: Outcome) -> None:
-    text, file = normalised(str(outcome.error)), GOLDEN / f"{name}.txt"
-    if os.environ.get(WRITE):
-        file.write_text(text)
-    assert text == file.read_text()
-
-
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_fault_is_named_soon(fault: Fault, outcomes: Mapping[str, Future[Outcome]]) -> None:
     outcome = outcomes[fault.name].result(timeout=120.0)
     print(f"{fault.name}: {outcome.late_s:.1f} s after the cluster knew; told: {outcome.progress}")
     assert_golden(fault.name, outcome)
     assert outcome.late_s < PROMISE_S + CLOCK_S
+
+
+def test_pods_that_run_and_are_never_ready_are_named_when_their_time_is_over(cluster: Cluster, trial: Trial) -> None:
+    """However long they took to run: they are looked at from the moment on when their probe has had its answer."""
+    probed = replace(trial, name=NEVER_READY.name, limits={"ready_timeout_s": 1.0})
+    what, told = NEVER_READY.rendered, list[str]()
+    probed.apply(what)
+    cluster.await_true("its probe is answered", lambda: any("statuscode: 404" in message for message in probed.messages()))
+    with pytest.raises(DeployError) as caught:
+        await_running(probed.api, what, probed.identity, probed.namespace, probed.settings, told.append)
+    assert_golden(NEVER_READY.name, Outcome(caught.value, tuple(told), 0.0, probed.folder))
 
 
 def test_a_quota_without_room_is_named_at_once(cluster: Cluster, api: KubeApi, tmp_path: Path) -> None:
@@ -200,6 +109,32 @@ def test_pods_that_the_namespace_forbids_are_named_at_once(cluster: Cluster, api
         outcome = Trial(api, namespace, POD_SECURITY.name, tmp_path).outcome(POD_SECURITY)
     assert_golden(POD_SECURITY.name, outcome)
     assert outcome.late_s < PROMISE_S + CLOCK_S
+
+
+@pytest.mark.parametrize(("fault", "made"), [(POLICY, policy), (WEBHOOK, webhook)], ids=["policy", "webhook"])
+def test_pods_that_a_rule_of_the_cluster_denies_are_named_soon(
+    fault: Fault, made: Callable[[str, str], Sequence[Object]], cluster: Cluster, api: KubeApi, tmp_path: Path
+) -> None:
+    with namespace_of(cluster) as namespace:
+        rule = json.dumps(listed(*made(namespace, namespace)))
+        cluster.kubectl("apply", "--filename=-", given=rule)
+        try:
+            cluster.await_true("the rule counts", lambda: is_denied(cluster, namespace))
+            outcome = Trial(api, namespace, fault.name, tmp_path).outcome(fault)
+        finally:
+            cluster.kubectl("delete", "--filename=-", given=rule)
+    print(f"{outcome.late_s:.1f} s after the cluster knew")
+    assert_golden(fault.name, outcome)
+    assert outcome.late_s < PROMISE_S + CLOCK_S
+
+
+def is_denied(cluster: Cluster, namespace: str) -> bool:
+    """Whether no pod may be made in the namespace."""
+    try:
+        cluster.kubectl("run", "probe", "--image=any", f"--namespace={namespace}", "--dry-run=server")
+    except DeployError:
+        return True
+    return False
 
 
 def test_accelerators_that_others_use_are_waited_for(cluster: Cluster, api: KubeApi, shared: str, tmp_path: Path) -> None:
@@ -249,7 +184,7 @@ def test_ready_pods_have_a_past_that_adds_up(trial: Trial) -> None:
 
 
 def test_a_container_that_ends_under_load_is_lost(cluster: Cluster, trial: Trial) -> None:
-    serve = "mkfifo /tmp/end; httpd -p 8000 -h /tmp; touch /tmp/health; read line < /tmp/end; exit 4"
+    serve = "mkfifo /tmp/end; httpd -p 8000 -h /tmp; touch /tmp/health; read line < /tmp/end; sleep 1; exit 4"
     what = rendered(trial.name, {"command": shell(serve)})
     ready = trial.ready(what, [])
     (pod,) = ready.pods
@@ -298,7 +233,8 @@ def test_evidence_holds_what_a_person_needs_and_no_secret(trial: Trial) -> None:
         trial.ready(what, [])
     (folder,) = trial.folder.iterdir()
     kept = {file.name: file.read_text() for file in folder.iterdir()}
-    assert str(folder) in caught.value.log_tail
+    assert str(folder) in (caught.value.hint or "")
+    assert str(folder) not in caught.value.log_tail
     assert {"diagnosis.txt", "events.txt", "objects.yaml"} < set(kept)
     assert any("the token is ***" in text for name, text in kept.items() if name.endswith("_vllm.log"))
     assert "BackOff" in kept["events.txt"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +15,12 @@ from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
 from pytest_llmperf.deploy.kubernetes.api.kinds import KNOWN, NAMESPACE, POD, Kind
 from pytest_llmperf.deploy.kubernetes.api.watch import Watched, watching
 from pytest_llmperf.deploy.kubernetes.doctor.permissions import IN_CLUSTER, IN_NAMESPACE, needs_of, rules
+from pytest_llmperf.deploy.kubernetes.ownership.teardown import FOLLOWING
+from pytest_llmperf.errors import DeployError
 from pytest_llmperf.experiment.catalog import manifests_directory
 from tests.cluster.cluster import Cluster
+from tests.cluster.k8s_pytest import PytestSessions
+from tests.cluster.k8s_sessions import left_of
 
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
 SUBRESOURCES = ((POD, "log"), (POD, "portforward"), (POD, "exec"), (POD, "attach"), (POD, "eviction"))
@@ -24,6 +31,20 @@ OTHERS = (
 )
 Rules = frozenset[tuple[str, str, str]]
 ACCOUNT = "llmperf"
+SUITE = """
+from pathlib import Path
+import pytest
+from pytest_llmperf import constant
+
+pytestmark = pytest.mark.llmperf(workload="interactive-chat")
+
+def test_measured(load):
+    load(constant("5/s"), "1s", warmup="0s")
+
+def test_whose_engine_dies(load):
+    Path("loading").touch()
+    load(constant("2/s"), "3s", warmup="0s")
+"""
 
 
 def applied(cluster: Cluster, namespace: str, file: str) -> None:
@@ -37,21 +58,27 @@ def applied(cluster: Cluster, namespace: str, file: str) -> None:
 
 
 @pytest.fixture
-def account(cluster: Cluster, namespace: str, tmp_path: Path) -> Iterator[KubeApi]:
-    """The service account of namespace.yaml, with what that allows it."""
+def kubeconfig(cluster: Cluster, namespace: str, tmp_path: Path) -> Path:
+    """That of the service account of namespace.yaml, with what that allows it."""
     applied(cluster, namespace, "namespace.yaml")
     token = cluster.kubectl("create", "token", ACCOUNT, f"--namespace={namespace}", "--duration=10m").strip()
     content = yaml.safe_load(cluster.kubeconfig.read_text())
     content["users"][0]["user"] = {"token": token}
     file = tmp_path / "config"
     file.write_text(yaml.safe_dump(content))
-    with KubeApi.connect(file) as api:
+    return file
+
+
+@pytest.fixture
+def account(kubeconfig: Path) -> Iterator[KubeApi]:
+    """Its client."""
+    with KubeApi.connect(kubeconfig) as api:
         yield api
 
 
 def allowed(api: KubeApi, namespace: str | None) -> Rules:
     """All that this user may do there."""
-    asked = [(kind, "") for kind in (*KNOWN.values(), *OTHERS)] + list(SUBRESOURCES)
+    asked = [(kind, "") for kind in (*KNOWN.values(), *FOLLOWING, *OTHERS)] + list(SUBRESOURCES)
     return frozenset(
         (kind.group, f"{kind.plural}/{subresource}" if subresource else kind.plural, verb)
         for kind, subresource in asked
@@ -67,6 +94,33 @@ def test_the_role_of_one_namespace(account: KubeApi, namespace: str) -> None:
     # The verb, not only the answer to a question.
     assert account.get(NAMESPACE, namespace) is not None
     assert account.list(POD, namespace) == []
+
+
+def test_a_session_with_just_that_measures_tells_how_an_engine_died_and_leaves_nothing(
+    cluster: Cluster, sessions: PytestSessions, kubeconfig: Path
+) -> None:
+    sessions.write(test_suite=SUITE)
+    session, place = replace(sessions, kubeconfig=kubeconfig).start(), f"--namespace={sessions.namespace}"
+    try:
+        session.await_true("a load goes on", (sessions.folder / "loading").exists)
+        (pod,) = cluster.kubectl("get", "pods", place, "--output=name").split()
+        with suppress(DeployError):  # it may be ended with its container, before it can say that it has done its work
+            cluster.kubectl("exec", pod, place, "--", "sh", "-c", "kill 1")
+        assert session.end() == pytest.ExitCode.TESTS_FAILED, session.said
+    finally:
+        session.kill()
+    assert left_of(cluster) == [], session.said
+    assert "1 failed, 1 passed" in session.said
+    assert len(sessions.runs()) == 2, "what was measured until then is kept"
+    name = pod.removeprefix("pod/")
+    lost = re.search(rf"the container vllm of the pod {name} ended with exit code 0; logs and events: (\S+)$", session.said, re.M)
+    assert lost is not None, session.said
+    kept = Path(lost[1])
+    assert kept.is_relative_to(sessions.folder / ".llmperf")
+    assert f"the container vllm of the pod {name} ended" in (kept / "diagnosis.txt").read_text()
+    assert '"port": 8000' in (kept / f"{name}_vllm_previous.log").read_text()
+    assert re.search(rf"Started +{pod} ", (kept / "events.txt").read_text())
+    assert f"name: {name}" in (kept / "objects.yaml").read_text()
 
 
 def test_what_is_read_of_the_whole_cluster(cluster: Cluster, account: KubeApi, namespace: str) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pytest_llmperf.deploy.kubernetes.api.kinds import Manifest
 from pytest_llmperf.deploy.kubernetes.names import Identity
-from pytest_llmperf.deploy.kubernetes.rendering.manifests import Manifest, dump
+from pytest_llmperf.deploy.kubernetes.rendering.manifests import dump
 from pytest_llmperf.deploy.kubernetes.rendering.render import Rendered, placed, render
 from pytest_llmperf.deploy.kubernetes.settings import RenderSettings
 from pytest_llmperf.deploy.readiness import await_ready
@@ -35,6 +36,8 @@ def cell(cell_id: str) -> Cell:
     return next(one for one in CELLS if one.id == cell_id)
 
 
+USER = 1000
+"""The shipped manifest's."""
 H100 = cell("k8s_h100_standalone_llama-3.1-8b")
 
 
@@ -84,6 +87,19 @@ def test_the_same_cell_stands_twice_in_a_namespace(cluster: Cluster, namespace: 
             slices = yaml.safe_load(cluster.kubectl(*words, f"--namespace={namespace}", "--output=yaml"))
             (target,) = (one["targetRef"]["name"] for each in slices["items"] for one in each["endpoints"])
             assert target.startswith(f"{each.engine.name}-")
+
+
+def test_a_folder_of_the_node_is_written_to_by_the_pods_user(cluster: Cluster, namespace: str, simulator_image: str) -> None:
+    models = cluster.state.folder / "tmp" / namespace  # the node's /tmp
+    models.mkdir()
+    os.chown(models, USER, USER)
+    rendered = render(H100, RenderSettings(simulator_image=simulator_image, model_cache=f"hostpath:/tmp/{namespace}"), {}, "s1")
+    with applied(cluster, namespace, rendered):
+        write = "open('/models/weights', 'w').write('all')"
+        engine = (f"deployment/{rendered.engine.name}", f"--namespace={namespace}", "--", "python3", "-c", write)
+        cluster.kubectl("exec", *engine)
+    assert (models / "weights").read_text() == "all"
+    assert (models / "weights").stat().st_uid == USER
 
 
 @pytest.fixture

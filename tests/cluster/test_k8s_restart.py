@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from time import sleep
+from typing import Any
 
 import pytest
 
@@ -15,48 +18,77 @@ from tests.cluster.k8s_sessions import left_of
 
 SUITE = """
 from pathlib import Path
+from threading import Timer
 import pytest
 from pytest_llmperf import constant
 
 @pytest.mark.llmperf(workload="interactive-chat")
 def test_one(load):
-    load(constant("2/s"), "1s", warmup="0s")
-    Path("loading").touch()
-    run = load(constant("2/s"), "8s", warmup="0s")
-    assert run["error_rate"] == 0
+    Timer(1.0, Path("loading").touch).start()
+    load(constant("4/s"), "8s", warmup="0s")
 
 @pytest.mark.llmperf(workload="interactive-chat")
 def test_two(load):
-    run = load(constant("2/s"), "1s", warmup="0s")
-    assert run["error_rate"] == 0
+    load(constant("2/s"), "1s", warmup="0s")
 """
 
 
 @pytest.fixture
-def running(sessions: PytestSessions) -> Iterator[Running]:
-    sessions.write(test_suite=SUITE)
-    # By the Service's address, which leads to this machine: what is loaded through the API server goes with it.
-    running = sessions.start("--llmperf-reach=service")
-    yield running
-    running.kill()
+def start(sessions: PytestSessions) -> Iterator[Callable[..., Running]]:
+    """Starts sessions, each in a folder of its own; none of them outlives its test."""
+    started: list[Running] = []
+
+    def begin(name: str, *more: str) -> Running:
+        folder = sessions.folder / name
+        folder.mkdir()
+        (folder / "fixtures").symlink_to(sessions.folder / "fixtures")
+        (folder / "test_suite.py").write_text(SUITE)
+        started.append(replace(sessions, folder=folder).start("--llmperf-json=out.json", *more))
+        return started[-1]
+
+    yield begin
+    for one in started:
+        one.kill()
 
 
-def test_while_a_load_runs(sessions: PytestSessions, running: Running) -> None:
-    running.await_true("a load goes on", (sessions.folder / "loading").exists)
+def test_while_loads_run(sessions: PytestSessions, start: Callable[..., Running]) -> None:
+    # By the Service's address, which leads to this machine; what is loaded through the API server goes with that.
+    direct, forwarded = start("direct", "--llmperf-reach=service"), start("forwarded")
+    for one in (direct, forwarded):
+        one.await_true("a load goes on", (one.output.parent / "loading").exists)
     restart(sessions)
-    assert running.end() == pytest.ExitCode.OK, running.said
-    assert " failed" not in running.said
-    assert left_of(sessions.cluster) == [], running.said
+    for one in (direct, forwarded):
+        assert one.end() == pytest.ExitCode.OK, one.said
+        assert " failed" not in one.said
+    assert left_of(sessions.cluster) == [], direct.said + forwarded.said
+    assert error_rates(direct) == [0, 0]
+    # Requests that were in flight are lost, and it is told why; those that came meanwhile wait for the way.
+    meanwhile, after = error_rates(forwarded)
+    assert 0 < meanwhile < 1
+    assert after == 0
+    assert any("the port-forward lost" in note for note in runs(forwarded)[0]["client"]["notes"])
 
 
-def test_while_pods_become_ready(sessions: PytestSessions, running: Running) -> None:
-    selector = "--selector=app.kubernetes.io/managed-by=pytest-llmperf"
-    running.await_true(
-        "there is a pod", lambda: "node1" in sessions.cluster.kubectl("get", "pods", "-A", selector, "--output=wide")
-    )
+def test_while_pods_become_ready(sessions: PytestSessions, start: Callable[..., Running]) -> None:
+    session = start("ready", "--llmperf-reach=service", "-k", "test_two")
+    kubectl = ("get", "pods", "-A", "--selector=app.kubernetes.io/managed-by=pytest-llmperf", "--output=wide")
+    session.await_true("there is a pod", lambda: "node1" in sessions.cluster.kubectl(*kubectl))
     restart(sessions)
-    assert running.end() == pytest.ExitCode.OK, running.said
-    assert " failed" not in running.said
+    assert session.end() == pytest.ExitCode.OK, session.said
+    assert " failed" not in session.said
+    assert left_of(sessions.cluster) == [], session.said
+    assert error_rates(session) == [0]
+
+
+def runs(session: Running) -> list[dict[str, Any]]:
+    """What it has measured; asked here, since in its own process a busy machine would keep it from an answer."""
+    found: list[dict[str, Any]] = json.loads((session.output.parent / "out.json").read_text())["runs"]
+    return found
+
+
+def error_rates(session: Running) -> list[float]:
+    """Of each of its loads."""
+    return [run["metrics"]["error_rate"]["value"] for run in runs(session)]
 
 
 def restart(sessions: PytestSessions) -> None:

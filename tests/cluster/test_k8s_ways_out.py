@@ -95,6 +95,12 @@ def loading(suite: PytestSessions, session: Running) -> None:
     session.await_true("a load goes on", (suite.folder / "loading").exists)
 
 
+def waiting(suite: PytestSessions, session: Running) -> None:
+    """Wait until pods are waited for."""
+    kubectl = ("get", "pods", "--all-namespaces", "--selector=app.kubernetes.io/managed-by=pytest-llmperf", "--output=wide")
+    session.await_true("there is a pod", lambda: "node1" in suite.cluster.kubectl(*kubectl))
+
+
 def kept_session(said: str) -> str:
     """The session that the command which is told would remove."""
     (found,) = re.findall(r"^kept in the namespace .*`pytest-llmperf gc .*--session=(\w+)", said, re.MULTILINE)
@@ -149,7 +155,8 @@ def test_an_internal_error(suite: PytestSessions) -> None:
 
 
 def test_a_workers_crash(suite: PytestSessions) -> None:
-    ended = replace(suite, namespace=None).run("-k", "crashing or measured", *XDIST, "--max-worker-restart=1")
+    one_worker = ("-n", "1", *XDIST[2:], "--max-worker-restart=1")
+    ended = replace(suite, namespace=None).run("-k", "crashing or measured", *one_worker)
     assert ended.returncode == pytest.ExitCode.TESTS_FAILED, ended.stdout
     assert "crashed while running" in ended.stdout
     assert left_of(suite.cluster) == []
@@ -164,8 +171,7 @@ def test_killed_and_collected(suite: PytestSessions, start: Callable[..., Runnin
     )
     match phase:
         case "waiting":
-            kubectl = ("get", "pods", "--all-namespaces", "--selector=app.kubernetes.io/managed-by=pytest-llmperf")
-            session.await_true("there is a pod", lambda: "node1" in suite.cluster.kubectl(*kubectl, "--output=wide"))
+            waiting(suite, session)
             session.process.kill()
         case "loading":
             loading(suite, session)
@@ -182,7 +188,7 @@ def test_killed_and_collected(suite: PytestSessions, start: Callable[..., Runnin
 
 def test_what_a_killed_session_left_the_next_one_removes(suite: PytestSessions, start: Callable[..., Running]) -> None:
     session = start("-k", "test_one")
-    loading(suite, session)
+    waiting(suite, session)
     session.process.kill()
     session.end()
     assert left_of(suite.cluster) != []

@@ -327,10 +327,10 @@ def catalog() -> Catalog:
 @pytest.fixture
 def endpoint() -> Deployments:
     target = EndpointTarget(url="http://127.0.0.1:9", served_model=None, api_key=None, ready_timeout_s=1.0)
-    return Deployments(target, ProgressLine(None, None, 0, False))
+    return Deployments(target, ProgressLine(None, None, 0, False), has_url=True)
 
 
 def test_an_endpoint_serves_one_variant(catalog: Catalog, endpoint: Deployments) -> None:
-    with pytest.raises(ConfigError, match="an endpoint serves one cell"):
+    with pytest.raises(ConfigError, match="a URL leads to one cell"):
         _comparing(catalog, "h100", endpoint)("default", "fp8")
     assert not endpoint.standing

@@ -60,7 +60,7 @@ def test_manifests_of_the_users_own(tmp_path: Path) -> None:
     assert service["spec"]["selector"].items() <= workload["spec"]["template"]["metadata"]["labels"].items()
     spec = workload["spec"]["template"]["spec"]
     assert spec["containers"][0]["image"] == "other:2"
-    assert spec["volumes"] == [{"name": "llmperf-models", "hostPath": {"path": "/models", "type": "DirectoryOrCreate"}}]
+    assert spec["volumes"] == [{"name": "llmperf-models", "hostPath": {"path": "/models", "type": "Directory"}}]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_manifests_of_the_users_own(tmp_path: Path) -> None:
         (("--model-cache", "pv:x"), "--model-cache: unknown model cache 'pv'"),
         (("--hf-secret", "a/b/c"), "--hf-secret: no Secret can be called that"),
         (("--manifests", "/nowhere/at/all"), "--manifests: there is no '/nowhere/at/all'"),
-        (("--helm-values", "/dev/null"), "--helm-values: .* is no chart: it takes no values"),
+        (("--helm-values", "/dev/null"), "--helm-values: .*standalone: no chart is deployed, and nothing else takes values"),
     ],
 )
 def test_mistakes(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:

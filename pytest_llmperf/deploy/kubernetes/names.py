@@ -23,7 +23,8 @@ QUEUE = "kueue.x-k8s.io/queue-name"
 LONGEST_LABEL = 63
 _LONGEST_NAME = 52
 """Of an object: a Deployment's pods have up to 11 characters more in their names, which are labels and host names too."""
-_HASH = 6
+_HASH = 8
+"""Hexadecimal digits: 32 bits, so that of a thousand names two are the same once in ten thousand sessions."""
 _LEAST_FRONT = 8
 """Of a name that is shortened: less would not tell what it is of."""
 _SESSION = 8

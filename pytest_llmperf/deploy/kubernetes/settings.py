@@ -54,8 +54,11 @@ class KubernetesSettings:
     url: str | None = None
     """Where a load balancer's, Ingress's or Route's address is known: it is used as it is."""
     keep: bool = False
-    ready_timeout_s: float = 1800.0
-    """From the moment a pod has its node. The weights have to come from somewhere."""
+    ready_timeout_s: float = 5400.0
+    """From the moment a pod has its node.
+
+    220 GB take half an hour to be downloaded to a disk of 125 MB/s, and half an hour to be read from it; then there is the image.
+    """
     unschedulable_grace_s: float = 300.0
     """How long no node may be able to take a pod before that is an error: an autoscaler adds nodes in this time."""
     queue_timeout_s: float = 3600.0
@@ -67,6 +70,19 @@ class KubernetesSettings:
     def identity(self) -> Identity:
         """Who deploys."""
         return Identity(self.session, self.worker)
+
+
+def check_own_namespace(settings: KubernetesSettings) -> None:
+    """Raises ``ConfigError`` for objects of the user's that would have to be in a namespace that is made, and empty."""
+    render, namespace = settings.render, settings.namespace
+    kind, _, place = (render.model_cache or "").partition(":")
+    named = {"model-cache": f"the claim {place!r}" if kind == "pvc" else None}
+    named["hf-secret"] = f"the Secret {render.hf_secret.partition('/')[0]!r}" if render.hf_secret is not None else None
+    for option, what in named.items():
+        if what is not None and namespace is None:
+            problem = f"{what} is in a namespace of yours: name it with --llmperf-namespace"
+            hint = "Without that a session makes a namespace of its own, in which there is none."
+            raise ConfigError(problem, where=Where(option=f"--llmperf-{option}"), hint=hint)
 
 
 def check_namespace(text: str, where: Where) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,32 +12,33 @@ from time import monotonic, time
 import httpx
 
 from pytest_llmperf.deploy.base import DeploymentInfo, Endpoint, Phase, Progress, version_in
-from pytest_llmperf.deploy.kubernetes.access.reach import Reached, reach
+from pytest_llmperf.deploy.endpoint import EndpointTarget
+from pytest_llmperf.deploy.kubernetes.access.reach import Reached, check_reach, reach
 from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
 from pytest_llmperf.deploy.kubernetes.api.kinds import Kind
 from pytest_llmperf.deploy.kubernetes.api.refusals import UnreachableError
 from pytest_llmperf.deploy.kubernetes.names import Identity
+from pytest_llmperf.deploy.kubernetes.node_labels import accelerator, driver
+from pytest_llmperf.deploy.kubernetes.ownership.namespaces import made_name
 from pytest_llmperf.deploy.kubernetes.ownership.session import KubeSession, Ownership
 from pytest_llmperf.deploy.kubernetes.ownership.teardown import remove_cell
 from pytest_llmperf.deploy.kubernetes.ready.evidence import keep_evidence
-from pytest_llmperf.deploy.kubernetes.ready.waiting import ReadyPods, await_running, engine_log, lost_reason
-from pytest_llmperf.deploy.kubernetes.rendering.render import Rendered, check, documented, placed, render
+from pytest_llmperf.deploy.kubernetes.ready.lost import lost_reason
+from pytest_llmperf.deploy.kubernetes.ready.waiting import ReadyPods, await_running, engine_log
+from pytest_llmperf.deploy.kubernetes.rendering.render import Rendered, documented, placed, render, render_all
 from pytest_llmperf.deploy.kubernetes.rendering.structure import pod_templates
-from pytest_llmperf.deploy.kubernetes.settings import KubernetesSettings
+from pytest_llmperf.deploy.kubernetes.settings import KubernetesSettings, check_own_namespace
 from pytest_llmperf.deploy.readiness import Answer, await_ready, client_of
 from pytest_llmperf.deploy.secrets import api_key_of
 from pytest_llmperf.errors import ConfigError, DeployError, Where
 from pytest_llmperf.experiment.records import Cell
+from pytest_llmperf.secrets import hiding
 
 ANSWER_S = 300.0
 """How long pods that are ready may take to answer where they are reached: a load balancer's name has to become known."""
 LOOK_S = 1.0
 """How often the cluster is asked whether a deployment that does not answer is lost."""
 LOG_LINES = 40
-PRODUCT_LABELS = ("nvidia.com/gpu.product", "cloud.google.com/gke-accelerator")
-"""On a node: its accelerator, the more exact first. The cell's platform has a label of its own before these."""
-DRIVER_LABELS = ("nvidia.com/cuda.driver-version.full", "nvidia.com/gpu-driver-version")
-DRIVER_PARTS = ("nvidia.com/cuda.driver.major", "nvidia.com/cuda.driver.minor", "nvidia.com/cuda.driver.rev")
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,11 @@ class Placed:
     api: KubeApi
     settings: KubernetesSettings
     cell: Cell
-    rendered: Rendered
+    rendered: Rendered = field(repr=False)
     ownership: Ownership
     kinds: tuple[Kind, ...]
     documents: tuple[str, ...]
+    session: KubeSession = field(repr=False)
 
     @property
     def identity(self) -> Identity:
@@ -65,19 +67,21 @@ class Placed:
         """Why the cluster does not run the pods any more that were ready, or None while it does."""
         return lost_reason(self.api, self.rendered, self.identity, self.ownership.namespace, ready)
 
-    def kept_evidence(self) -> str:
-        """Keep logs, events and objects with the results; where, as the end of a sentence. Trouble with that hides nothing."""
+    def kept_evidence(self, why: str) -> str:
+        """Keep logs, events, objects and ``why`` with the results; where, as a sentence's end. Trouble in that hides nothing."""
         folder = self.settings.log_directory
         if folder is None:
             return ""
         try:
-            return f"logs and events: {keep_evidence(self.api, self.identity, self.cell, self.ownership.namespace, folder)}"
+            kept = keep_evidence(self.api, self.identity, self.cell, self.ownership.namespace, folder, why, kinds=self.kinds)
         except (DeployError, OSError) as error:
             return f"logs and events could not be kept: {error}"
+        return f"logs and events: {kept}"
 
     def remove(self) -> None:
         """Take everything away and see that it is gone. Raises ``DeployError`` that names what is left."""
-        remove_cell(self.api, self.identity, self.cell.id, self.ownership.namespace, self.kinds)
+        with self.session.removing(self.cell.id):
+            remove_cell(self.api, self.identity, self.cell.id, self.ownership.namespace, self.kinds)
 
 
 class _Waiting:
@@ -116,7 +120,6 @@ class KubernetesDeployment:
     placed: Placed = field(repr=False)
     ready: ReadyPods = field(repr=False)
     reached: Reached = field(repr=False)
-    session: KubeSession = field(repr=False)
     is_closed: bool = False
 
     @property
@@ -137,13 +140,13 @@ class KubernetesDeployment:
     def lost(self) -> str | None:
         """How its pods ended, or that it cannot be reached. What was seen of that is kept with the results."""
         try:
-            reason = self.session.lost() or self.placed.lost(self.ready)
+            reason = self.placed.session.lost() or self.placed.lost(self.ready)
         except UnreachableError as error:
             # Who serves without the API server is not lost with it.
             return None if self._answers() else f"nobody can say whether it stands: {error.what}"
         except DeployError as error:
             return f"nobody can say whether it stands: {error.what}"
-        return reason and "; ".join(filter(None, (reason, self.placed.kept_evidence())))
+        return reason and "; ".join(filter(None, (reason, self.placed.kept_evidence(reason))))
 
     def _answers(self) -> bool:
         try:
@@ -180,14 +183,30 @@ class KubernetesTarget:
     _progress: Progress | None = field(default=None, repr=False)
 
     def check(self) -> None:
-        """Raises ``ConfigError`` for a kubeconfig that is not there. No cluster is asked."""
-        file = self.settings.kubeconfig
+        """No cluster is asked. Raises ``ConfigError`` for a kubeconfig that is not there, a URL that cannot be one, and for what
+
+        a namespace cannot have that is made for the session.
+        """
+        check_own_namespace(self.settings)
+        file, url = self.settings.kubeconfig, self.settings.url
         if file is not None and not file.is_file():
             raise ConfigError(f"the kubeconfig {str(file)!r} does not exist", where=Where(option="--llmperf-kubeconfig"))
+        if url is not None:
+            # It is asked as any endpoint is.
+            EndpointTarget(url, None, ANSWER_S, api_key=self.api_key, ca_file=self.ca_file, verify=self.verify).check()
 
     def check_cells(self, cells: Sequence[Cell]) -> None:
-        """Render every cell, and ask the cluster whether it is there. Raises ``LlmperfError``."""
-        check(cells, self.settings.render, os.environ)
+        """Render every cell, see that it can be reached as it is asked for, and ask the cluster whether it is there.
+
+        Raises ``LlmperfError``.
+        """
+        settings = self.settings
+        if settings.url is not None and len(cells) > 1:
+            raise _one_url(cells)
+        namespace = settings.namespace or made_name(settings.session)
+        for rendered in render_all(cells, settings.render, hiding(os.environ)):
+            check_reach(rendered, settings)
+            placed(rendered, settings.identity, namespace, None)
         if cells:
             self._connected()
 
@@ -207,8 +226,7 @@ class KubernetesTarget:
         reached_s = monotonic() - ready.ready_seen_s - (answer.first_completion_s or 0.0)
         phases = (Phase("applied", applied_s), *ready.phases, Phase("reached", reached_s), *answer.completion_phase)
         info = self._info(placed_cell, ready, reached, answer, phases)
-        assert self._session is not None
-        return KubernetesDeployment(cell, answer.endpoint, info, placed_cell, ready, reached, self._session)
+        return KubernetesDeployment(cell, answer.endpoint, info, placed_cell, ready, reached)
 
     def end(self) -> str:
         """Remove the session's Lease, and its namespace where one was made; with ``keep`` both stay, marked as kept."""
@@ -230,10 +248,10 @@ class KubernetesTarget:
         if self._session is None:
             self._session = KubeSession(api, self.settings, self._say)
         ownership = self._session.opened()
-        rendered = render(cell, self.settings.render, os.environ, self.settings.identity.suffix)
+        rendered = render(cell, self.settings.render, hiding(os.environ), self.settings.identity.suffix)
         objects = placed(rendered, self.settings.identity, ownership.namespace, ownership.owner)
         kinds = tuple(dict.fromkeys(map(api.kind_of, objects)))
-        placed_cell = Placed(api, self.settings, cell, rendered, ownership, kinds, documented(objects))
+        placed_cell = Placed(api, self.settings, cell, rendered, ownership, kinds, documented(objects), self._session)
         if not self.settings.keep:
             undo.push(_removing(placed_cell))
         for manifest in objects:
@@ -303,22 +321,12 @@ class KubernetesTarget:
             self._progress = None
 
 
-def accelerator(cell: Cell, labels: Mapping[str, str], *, simulated: bool) -> str | None:
-    """``4 x NVIDIA-H100-80GB-HBM3``, as the node names it; None where it does not."""
-    names = (cell.platform.accelerator_label, *PRODUCT_LABELS)
-    named = next((labels[name] for name in names if labels.get(name)), None)
-    if named is None:
-        return None
-    count = f"{cell.hardware.count} x " if cell.hardware.count > 1 else ""
-    return f"{count}{named}{' (simulated)' if simulated else ''}"
-
-
-def driver(labels: Mapping[str, str]) -> str | None:
-    """The accelerator's driver as the node's labels have it, whole or in parts; None where they do not."""
-    if (whole := next((labels[name] for name in DRIVER_LABELS if labels.get(name)), None)) is not None:
-        return whole
-    parts = [labels[name] for name in DRIVER_PARTS if labels.get(name)]
-    return ".".join(parts) or None
+def _one_url(cells: Sequence[Cell]) -> ConfigError:
+    return ConfigError(
+        f"one URL leads to one cell, but {len(cells)} cells are selected: {', '.join(cell.id for cell in cells)}",
+        where=Where(option="--llmperf-url"),
+        hint=f"Select the one that it leads to, for example -k {cells[0].id}; --llmperf-reach finds the address of each.",
+    )
 
 
 def _key_in(rendered: Rendered) -> str | None:
@@ -371,7 +379,7 @@ def _evidence_of(placed_cell: Placed, waiting: _Waiting) -> Iterator[None]:
             tail = error.log_tail or placed_cell.log()
         except DeployError:
             tail = ""
-        state = "; ".join(filter(None, (error.state, placed_cell.kept_evidence())))
+        state = "; ".join(filter(None, (error.state, placed_cell.kept_evidence(error.what))))
         raise DeployError(error.what, where=error.where, hint=error.hint, state=state, log_tail=tail) from None
 
 

@@ -163,7 +163,7 @@ KNOWN_HARDWARE = (
         (
             {"hardware/b200.yaml": HARDWARE + "node_labels:\n  gkee: nvidia-b200\n"},
             "mine/hardware/b200.yaml:9: node_labels.gkee: unknown platform 'gkee'\n"
-            "  Did you mean 'gke'? Known: eks, gke, k8s, ocp.",
+            "  Did you mean 'gke'? Known: eks, eks-auto, gke, k8s, ocp.",
         ),
         (
             {"hardware/b200.yaml": HARDWARE + "node_labels: {gke: 200}\n"},
@@ -323,7 +323,8 @@ def test_bad_slas(mine: Path, text: str, message: str) -> None:
         ),
         (
             "- hardware: h100\n  platform: esk\n  per_gpu: $1/h\n  source: x\n  date: y\n",
-            "mine/prices.yaml:2: [0].platform: unknown platform 'esk'\n  Did you mean 'eks'? Known: eks, gke, k8s, ocp.",
+            "mine/prices.yaml:2: [0].platform: unknown platform 'esk'\n"
+            "  Did you mean 'eks'? Known: eks, eks-auto, gke, k8s, ocp.",
         ),
         (
             "- {hardware: h100, platform: eks, per_gpu: 1, source: x, date: y}\n",

@@ -201,4 +201,4 @@ def test_matrices_without_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 def test_a_matrix_made_by_hand_is_checked_as_well() -> None:
     with pytest.raises(ConfigError) as caught:
         expand(Matrix("m", platforms=("gkee",), hardware=("h100",), models=("llama-3.1-8b",)), CATALOG)
-    assert str(caught.value) == "unknown platform 'gkee'\n  Did you mean 'gke'? Known: eks, gke, k8s, ocp."
+    assert str(caught.value) == "unknown platform 'gkee'\n  Did you mean 'gke'? Known: eks, eks-auto, gke, k8s, ocp."

@@ -16,7 +16,7 @@ CATALOG = load_catalog([builtin_directory()])
 
 
 def test_has_what_is_promised() -> None:
-    assert set(CATALOG.platforms) == {"gke", "ocp", "eks", "k8s"}
+    assert set(CATALOG.platforms) == {"gke", "ocp", "eks", "eks-auto", "k8s"}
     gpus = {"h100", "h200", "a100-80gb", "a100-40gb", "h100-mig-3g.40gb", "h100-mig-1g.10gb", "l40s", "l40", "l4", "a10g", "t4"}
     assert set(CATALOG.hardware) == gpus
     assert CATALOG.hardware["h100"].counts == (1, 2, 4, 8)

@@ -126,3 +126,14 @@ def test_the_first_request_is_told_once_a_deployment(pytestconfig: pytest.Config
         line.first_request("a cell", pods_ready_at, 200.5)
     told = [each for each in file.getvalue().splitlines() if each.strip()]
     assert told == [f"  a cell: first request {after} after the pods were ready" for after in ("1.5s", "500ms")]
+
+
+def test_a_line_begins_where_pytest_has_left_one(pytestconfig: pytest.Config) -> None:
+    file = io.StringIO()
+    into = reporter(pytestconfig, file)
+    line = ProgressLine(into, None, 80, simulated=False, writer=into._tw)
+    line.note("loaded")
+    into.write(".   [100%]")  # behind a line of ours pytest no longer knows of a test file's
+    line.note("removing")
+    line.note("removed")
+    assert [each for each in file.getvalue().splitlines() if each] == ["  loaded", ".   [100%]", "  removing", "  removed"]

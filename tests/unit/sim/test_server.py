@@ -316,10 +316,12 @@ def test_it_ends_with_its_parent(start: Start) -> None:
 
 
 def test_a_taken_port_is_named() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(LlmperfError, match=rf"cannot listen on 127\.0\.0\.1:{port}.*in use"):
             serve(FAST, "127.0.0.1", port, lambda _port: None)
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
 @pytest.mark.parametrize(

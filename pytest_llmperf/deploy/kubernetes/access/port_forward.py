@@ -13,7 +13,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import ceil
@@ -23,7 +23,7 @@ from threading import Event, Lock, Thread
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING
 
-from pytest_llmperf.deploy.kubernetes.access.port_forward_messages import Aim, Order
+from pytest_llmperf.deploy.kubernetes.access.port_forward_messages import HOST, Aim, Order
 from pytest_llmperf.deploy.kubernetes.api.credentials import Credentials
 from pytest_llmperf.errors import DeployError, LlmperfError
 from pytest_llmperf.secrets import masked_text
@@ -31,7 +31,6 @@ from pytest_llmperf.secrets import masked_text
 if TYPE_CHECKING:
     from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
 
-HOST = "127.0.0.1"
 START_S = 30.0
 END_S = 5.0
 SPARES = 8
@@ -41,6 +40,8 @@ ROUND_TRIPS_S = 0.3
 """No more round trips are begun after this."""
 _ANSWER_S = 5.0
 _LOG_TAIL_BYTES = 4096
+_INHERITED = ("LD_LIBRARY_PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONHOME", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR")
+"""All that its process needs of the environment: what Python starts with, the system's authorities, a place for a key."""
 
 
 @dataclass(frozen=True)
@@ -253,14 +254,19 @@ def _received(opened: socket.socket) -> bytes:
 
 
 def _start(log: int) -> subprocess.Popen[bytes]:
-    root = str(Path(__file__).parents[4])
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     # -P: a file of the user's working directory must not shadow a module of it. A session of its own: no Ctrl-C.
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "pytest_llmperf.deploy.kubernetes.access.port_forward_process"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
-        env={**os.environ, "PYTHONPATH": path},
+        env=environment_of(os.environ),
         start_new_session=True,
     )
+
+
+def environment_of(environ: Mapping[str, str]) -> dict[str, str]:
+    """What its process has in its environment. The rest is none of its business: tokens, above all."""
+    inherited = {name: environ[name] for name in _INHERITED if environ.get(name)}
+    root = str(Path(__file__).parents[4])
+    return {**inherited, "PYTHONPATH": os.pathsep.join(filter(None, [root, environ.get("PYTHONPATH")]))}

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+HOST = "127.0.0.1"
+"""Where a port-forward listens."""
+
 
 @dataclass(frozen=True)
 class Order:

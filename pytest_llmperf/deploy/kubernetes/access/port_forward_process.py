@@ -21,11 +21,10 @@ from urllib.parse import unquote, urlsplit
 
 import uvloop
 
-from pytest_llmperf.deploy.kubernetes.access.port_forward_messages import Aim, Order, json_line
+from pytest_llmperf.deploy.kubernetes.access.port_forward_messages import HOST, Aim, Order, json_line
 from pytest_llmperf.deploy.kubernetes.access.port_forward_tunnel import Local, OpeningError, Tunnel, TunnelOwner, Upgrade
 from pytest_llmperf.deploy.kubernetes.access.port_forward_wire import WireError, forward_target, head_of, new_key, upgrade_request
 
-HOST = "127.0.0.1"
 OPENING_S = 20.0
 """For one try to open a tunnel."""
 PATIENCE_S = 15.0

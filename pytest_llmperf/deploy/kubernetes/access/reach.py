@@ -7,9 +7,18 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmperf.deploy.kubernetes.access.addresses import Published, Service, assigned, port_called, published, service_of
+from pytest_llmperf.deploy.base import Progress, say_nothing
+from pytest_llmperf.deploy.kubernetes.access.addresses import (
+    NO_ADDRESS,
+    Published,
+    Service,
+    assigned,
+    port_called,
+    published,
+    service_of,
+)
 from pytest_llmperf.deploy.kubernetes.access.port_forward import PortForward, RoundTrip
-from pytest_llmperf.deploy.kubernetes.api.kinds import EVENT, POD, SERVICE
+from pytest_llmperf.deploy.kubernetes.api.kinds import EVENT, POD, SERVICE, Manifest
 from pytest_llmperf.deploy.kubernetes.api.watch import Watched, watching
 from pytest_llmperf.deploy.kubernetes.ready.pods import pod_of
 from pytest_llmperf.deploy.kubernetes.ready.seen import event_of
@@ -18,8 +27,7 @@ from pytest_llmperf.errors import ConfigError, DeployError, Where
 from pytest_llmperf.units import format_duration
 
 if TYPE_CHECKING:
-    from pytest_llmperf.deploy.base import Progress
-    from pytest_llmperf.deploy.kubernetes.api.client import KubeApi, Manifest
+    from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
     from pytest_llmperf.deploy.kubernetes.rendering.render import Rendered
     from pytest_llmperf.deploy.kubernetes.settings import KubernetesSettings
 
@@ -40,10 +48,6 @@ def _no_trouble() -> str | None:
     return None
 
 
-def _silent(_phrase: str) -> None:
-    """Nobody wants to hear of it."""
-
-
 @dataclass(frozen=True)
 class Reached:
     """A way to a deployment. ``close`` takes away what was made for it."""
@@ -59,12 +63,25 @@ class Reached:
     """What has gone wrong on the way since, which is not the server's doing."""
 
 
+def check_reach(rendered: Rendered, settings: KubernetesSettings) -> None:
+    """Raises ``ConfigError`` where a cell's objects have not the way that the settings ask for. No cluster is asked."""
+    match settings.reach if settings.url is None else "url":
+        case "load-balancer":
+            _balancers(rendered)
+        case "ingress":
+            _place(rendered)
+        case "service":
+            named = [one for one in rendered.objects if one["metadata"]["name"] == rendered.service.name]
+            if any(one["kind"] == "Service" and one["spec"].get("clusterIP") == NO_ADDRESS for one in named):
+                raise _headless(rendered.service.name)
+
+
 def reach(
     api: KubeApi,
     rendered: Rendered,
     namespace: str,
     settings: KubernetesSettings,
-    progress: Progress = _silent,
+    progress: Progress = say_nothing,
     until_ready: Callable[[], object] = _nothing,
 ) -> Reached:
     """The way that the settings ask for. Raises ``ConfigError`` where the objects have none such, ``DeployError``.
@@ -103,9 +120,12 @@ def ready_pods(api: KubeApi, namespace: str, service: Service) -> tuple[str, ...
 
 def _by_service(service: Service) -> Reached:
     if not service.cluster_ip:
-        what = f"the Service {service.name!r} is headless: it has no address of its own"
-        raise ConfigError(what, where=_OPTION, hint=_FORWARD_HINT)
+        raise _headless(service.name)
     return Reached(service.url(service.cluster_ip), "service")
+
+
+def _headless(name: str) -> ConfigError:
+    return ConfigError(f"the Service {name!r} is headless: it has no address of its own", where=_OPTION, hint=_FORWARD_HINT)
 
 
 def _by_port_forward(
@@ -166,17 +186,23 @@ def _engine(rendered: Rendered) -> tuple[str, str]:
 
 
 def _by_load_balancer(api: KubeApi, rendered: Rendered, namespace: str, progress: Progress) -> Reached:
+    service = _balancers(rendered)[0]
+    name, ports = service["metadata"]["name"], service["spec"].get("ports") or [{}]
+    wanted = rendered.service.port
+    port = wanted if any(one.get("port") == wanted for one in ports) else ports[0].get("port", wanted)
+    host = await_address(api, service, namespace, progress)
+    return Reached(service_in(api, namespace, name, port).url(host), "load-balancer")
+
+
+def _balancers(rendered: Rendered) -> list[Manifest]:
+    """The Services of type LoadBalancer, the engine's first. Raises ``ConfigError`` where there is none."""
     services = [one for one in rendered.objects if one["kind"] == "Service" and _type(one) == "LoadBalancer"]
     services.sort(key=lambda one: one["metadata"]["name"] != rendered.service.name)
     if not services:
         what = f"no Service of type LoadBalancer is among the objects: {rendered.service.name!r} is of another"
         hint = "Set 'type: LoadBalancer' in the Service's manifest, with the annotations that your cloud wants. "
         raise ConfigError(what, where=_OPTION, hint=hint + _URL_HINT)
-    name, ports = services[0]["metadata"]["name"], services[0]["spec"].get("ports") or [{}]
-    wanted = rendered.service.port
-    port = wanted if any(one.get("port") == wanted for one in ports) else ports[0].get("port", wanted)
-    host = await_address(api, services[0], namespace, progress)
-    return Reached(service_in(api, namespace, name, port).url(host), "load-balancer")
+    return services
 
 
 def _type(service: Manifest) -> str:
@@ -184,6 +210,13 @@ def _type(service: Manifest) -> str:
 
 
 def _by_ingress(api: KubeApi, rendered: Rendered, namespace: str, progress: Progress) -> Reached:
+    manifest, place = _place(rendered)
+    host = place.host or await_address(api, manifest, namespace, progress)
+    return Reached(place.url(host), _how(place))
+
+
+def _place(rendered: Rendered) -> tuple[Manifest, Published]:
+    """Where the engine's Service is published, and by which object. Raises ``ConfigError`` where that is nowhere."""
     found = [(one, place) for one in rendered.objects for place in published(one, rendered.service.name)]
     if not found:
         what = f"no Ingress and no Route among the objects leads to the Service {rendered.service.name!r}"
@@ -194,8 +227,7 @@ def _by_ingress(api: KubeApi, rendered: Rendered, namespace: str, progress: Prog
     if place.is_pattern:
         what = f"{place.title} leads to the Service by a pattern ({place.host or '*'}{place.path}), which is no address"
         raise ConfigError(what, where=_OPTION, hint=_URL_HINT)
-    host = place.host or await_address(api, manifest, namespace, progress)
-    return Reached(place.url(host), _how(place))
+    return manifest, place
 
 
 def _how(place: Published) -> str:

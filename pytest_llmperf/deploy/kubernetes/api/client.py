@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Self
 
-from pytest_llmperf.deploy.base import Progress
+from pytest_llmperf.deploy.base import Progress, say_nothing
 from pytest_llmperf.deploy.kubernetes.api.credentials import Credentials, load_credentials
-from pytest_llmperf.deploy.kubernetes.api.kinds import KNOWN, POD, Kind, group_of, group_path
+from pytest_llmperf.deploy.kubernetes.api.kinds import KNOWN, POD, Kind, Manifest, group_of, group_path
 from pytest_llmperf.deploy.kubernetes.api.refusals import (
     Asked,
     ConflictError,
@@ -24,11 +24,10 @@ from pytest_llmperf.deploy.kubernetes.api.transport import ANSWER_S, Attempts, R
 from pytest_llmperf.deploy.kubernetes.names import MANAGER
 from pytest_llmperf.errors import DeployError
 
-Manifest = dict[str, Any]
-"""An object as the API has it."""
 Manifests = list[Manifest]
 _CONNECT_PATIENCE_S = 5.0
 """For the first answer of all: who starts wants to hear soon that the address is wrong."""
+_NO_LOG = "unable to retrieve container logs for"
 _CHUNK = 500
 """Objects of one answer to a list."""
 _ACCESS_REVIEW = Kind("authorization.k8s.io/v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", namespaced=False)
@@ -41,10 +40,6 @@ class Permission:
 
     allowed: bool
     reason: str = ""
-
-
-def _silent(_phrase: str) -> None:
-    """Nobody wants to hear of a server that restarts."""
 
 
 class KubeApi:
@@ -62,7 +57,7 @@ class KubeApi:
         self._served: dict[str, tuple[Kind, ...]] = {}
 
     @classmethod
-    def connect(cls, kubeconfig: Path | None = None, context: str | None = None, on_trouble: Progress = _silent) -> Self:
+    def connect(cls, kubeconfig: Path | None = None, context: str | None = None, on_trouble: Progress = say_nothing) -> Self:
         """The cluster of a kubeconfig's context, or the one that this process runs in. It has answered once.
 
         Raises ``ConfigError`` for a file or context that does not exist, ``UnreachableError`` and ``LoginError``.
@@ -272,17 +267,42 @@ class KubeApi:
             return False
         return True
 
-    def log(self, pod: str, namespace: str, container: str, *, previous: bool = False, lines: int = 40) -> str:
-        """The last lines of a container; empty where it has not run (``previous``: not twice) or is gone."""
-        query = _query(container=container, tailLines=str(lines), previous="true" if previous else "")
+    def log(
+        self,
+        pod: str,
+        namespace: str,
+        container: str,
+        *,
+        previous: bool = False,
+        lines: int | None = 40,
+        limit_bytes: int | None = None,
+        within_s: float | None = None,
+    ) -> str:
+        """The last ``lines`` of a container (None: all), from their beginning at most ``limit_bytes``.
+
+        Empty where it has not run (``previous``: not twice) or is gone. With ``within_s`` the server is asked once, and no answer
+        in that time is an error.
+        """
+        query = _query(
+            container=container,
+            tailLines="" if lines is None else str(lines),
+            limitBytes="" if limit_bytes is None else str(limit_bytes),
+            previous="true" if previous else "",
+        )
         asked = _asked("read the log of", POD, namespace, pod)
+        request = Request(asked, "GET", f"{POD.path(namespace, pod)}/log", query, accept="*/*")
         try:
-            answer = self._transport.ask(Request(asked, "GET", f"{POD.path(namespace, pod)}/log", query, accept="*/*"))
+            if within_s is None:
+                answer = self._transport.ask(request)
+            else:
+                answer = self._transport.ask(replace(request, answer_s=within_s), patience_s=0.0)
         except RefusedError as error:
             if error.status in {400, 404}:
                 return ""
             raise
-        return answer.body.decode(errors="replace")
+        text = answer.body.decode(errors="replace")
+        # The kubelet keeps one run that has ended, and answers so, with success, for those before.
+        return "" if text.startswith(_NO_LOG) else text
 
     def may(self, verb: str, kind: Kind, namespace: str | None = None, *, subresource: str = "", name: str = "") -> Permission:
         """Whether this user may do that; in all namespaces where none is given."""

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+Manifest = dict[str, Any]
+"""One object, as the API takes it and has it."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ _QUOTA_ASKS = re.compile(r"failed quota: (?P<name>\S+): must specify (?P<missing
 _WEBHOOK = re.compile(r'admission webhook "(?P<name>[^"]+)" denied the request(?: without explanation|: (?P<why>.*))?', re.DOTALL)
 _WEBHOOK_GONE = re.compile(r'failed calling webhook "(?P<name>[^"]+)": (?P<why>.*)', re.DOTALL)
 _POLICY = re.compile(r"ValidatingAdmissionPolicy '(?P<name>[^']+)' .*?denied request: (?P<why>.*)", re.DOTALL)
-_POD_SECURITY = re.compile(r'violates PodSecurity "(?P<level>[^"]+)": (?P<why>.*)', re.DOTALL)
+POD_SECURITY = re.compile(r'violates PodSecurity "(?P<level>[^"]+)": (?P<why>.*)', re.DOTALL)
 _STRICT = re.compile(r"(?:strict decoding error|failed to create typed patch object \(.*?\)): (?P<why>.*)", re.DOTALL)
 _LONGEST = 1000
 """Characters of what is not understood."""
@@ -202,14 +202,15 @@ def _by_admission(status: Status, asked: Asked) -> ForbiddenError | None:
     if (match := _QUOTA_ASKS.search(message)) is not None:
         what = f"cannot {asked}: the quota {match['name']!r} wants every container to say its {match['missing']}"
         return ForbiddenError(what, hint="Add these to the manifest's resources.")
-    for pattern, source, hint in (
-        (_WEBHOOK, "the admission webhook", "The rule is the cluster's: its administrators know it, and what it wants."),
-        (_POLICY, "the admission policy", "The rule is the cluster's: `kubectl get validatingadmissionpolicy NAME -o yaml`."),
+    for pattern, source, whose in (
+        (_WEBHOOK, "the admission webhook", "its administrators know it, and what it wants."),
+        (_POLICY, "the admission policy", "`kubectl get validatingadmissionpolicy {name} -o yaml` shows it."),
     ):
         if (match := pattern.search(message)) is not None:
             why = (match["why"] or "it does not say why").strip()
+            hint = f"The rule is the cluster's: {whose.format(name=match['name'])}"
             return ForbiddenError(f"cannot {asked}: {source} {match['name']!r} denies it: {why}", hint=hint)
-    if (match := _POD_SECURITY.search(message)) is not None:
+    if (match := POD_SECURITY.search(message)) is not None:
         hint = "Change the manifest's securityContext, or use a namespace with another pod-security.kubernetes.io/enforce."
         return ForbiddenError(f"cannot {asked}: the namespace's level {match['level']!r} forbids {match['why']}", hint=hint)
     if "because it is being terminated" in message:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import http.client
 import json
 import socket
 import ssl
@@ -17,12 +18,20 @@ from weakref import WeakSet
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NameResolutionError, NewConnectionError, TimeoutError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    NameResolutionError,
+    NewConnectionError,
+    ProtocolError,
+    TimeoutError,
+)
 
 from pytest_llmperf.deploy.base import Progress
 from pytest_llmperf.deploy.kubernetes.api.credentials import Credentials
 from pytest_llmperf.deploy.kubernetes.api.refusals import Asked, LoginError, UnreachableError, is_permission, read_status, refusal
 from pytest_llmperf.errors import DeployError
+from pytest_llmperf.secrets import HiddenBytes
 
 CONNECT_S = 5.0
 ANSWER_S = 20.0
@@ -34,7 +43,8 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
 _LONGEST_ASKED_PAUSE_S = 10.0
 _TOO_MANY = 429
-_BUSY = {_TOO_MANY, 502, 503, 504}
+BUSY = {_TOO_MANY, 502, 503, 504}
+"""Answers of a server, or of what stands before it, that may have another one later."""
 _NO_ANSWER = (HTTPError, OSError)
 """What is raised when a request has none."""
 _CONNECTIONS = 8
@@ -58,6 +68,8 @@ class Request:
     body: Mapping[str, Any] | None = None
     content_type: str = "application/json"
     accept: str = "application/json"
+    answer_s: float = ANSWER_S
+    """How long the server may be silent."""
 
     @property
     def target(self) -> str:
@@ -67,7 +79,7 @@ class Request:
     @property
     def content(self) -> bytes | None:
         """The body's bytes. JSON is YAML too, which is what server-side apply takes."""
-        return None if self.body is None else json.dumps(self.body).encode()
+        return None if self.body is None else HiddenBytes(json.dumps(self.body).encode())
 
 
 _READY = Request(Asked("get", "readyz"), "GET", "/readyz", accept="*/*")
@@ -217,11 +229,11 @@ class Transport:
         self._connections.cut()
         self._pool.clear()
 
-    def attempts(self, patience_s: float = RESTART_S) -> Attempts:
-        """Patience with this server."""
-        return Attempts(self.on_trouble, self._connections.closed, patience_s)
+    def attempts(self, patience_s: float | None = None) -> Attempts:
+        """Patience with this server: for ``RESTART_S`` where nothing else is said."""
+        return Attempts(self.on_trouble, self._connections.closed, RESTART_S if patience_s is None else patience_s)
 
-    def ask(self, request: Request, patience_s: float = RESTART_S) -> Answer:
+    def ask(self, request: Request, patience_s: float | None = None) -> Answer:
         """The answer. Raises what ``refusals`` makes of a no; tries again for ``patience_s`` while nobody answers."""
         attempts = self.attempts(patience_s)
         while True:
@@ -233,7 +245,7 @@ class Transport:
                 attempts.wait(_trouble(error, self.credentials.server))
                 attempts.is_cut_off |= not _is_unconnected(error)
                 continue
-            if response.status in _BUSY or _is_passing(response):
+            if response.status in BUSY or _is_passing(response):
                 attempts.wait(refusal(read_status(response.status, response.data), request.asked), _asked_pause_s(response))
                 # A gateway, or a database, that gave up waiting: the request may be carried out all the same.
                 attempts.is_cut_off |= response.status != _TOO_MANY
@@ -318,7 +330,7 @@ class Transport:
             credentials.server + request.target,
             body=request.content,
             headers=headers,
-            timeout=urllib3.Timeout(connect=CONNECT_S, read=ANSWER_S),
+            timeout=urllib3.Timeout(connect=min(CONNECT_S, request.answer_s), read=request.answer_s),
             retries=False,
             preload_content=preload,
         )
@@ -348,6 +360,8 @@ def _trouble(error: Exception, server: str) -> UnreachableError:
         why = "connection refused"
     elif isinstance(error, TimeoutError) or isinstance(cause, builtins.TimeoutError):
         why = "no answer in time"
+    elif isinstance(cause, ConnectionError | ProtocolError | http.client.IncompleteRead):
+        why = "the connection was cut"
     else:
         why = str(cause).strip() or type(cause).__name__
     return UnreachableError(f"{server} cannot be reached: {why}", hint=_HINT)
@@ -361,7 +375,8 @@ def _final(what: str, hint: str) -> UnreachableError:
 
 def _root(error: BaseException) -> BaseException:
     """What lies at the bottom of an exception that others were made of."""
-    inner = error.__cause__ or getattr(error, "reason", None) or error.__context__
+    context = None if error.__suppress_context__ else error.__context__
+    inner = error.__cause__ or getattr(error, "reason", None) or context
     return _root(inner) if isinstance(inner, BaseException) else error
 
 

@@ -14,7 +14,7 @@ from threading import Condition, Event, Thread
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from pytest_llmperf.deploy.kubernetes.api.kinds import Kind
+from pytest_llmperf.deploy.kubernetes.api.kinds import Kind, Manifest
 from pytest_llmperf.deploy.kubernetes.api.refusals import (
     Asked,
     ExpiredError,
@@ -27,7 +27,7 @@ from pytest_llmperf.deploy.kubernetes.api.transport import Stream
 from pytest_llmperf.errors import DeployError
 
 if TYPE_CHECKING:
-    from pytest_llmperf.deploy.kubernetes.api.client import KubeApi, Manifest
+    from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
 
 WATCH_S = 60
 """How long the server keeps one watch open. A connection that has died without a word is noticed soon after."""

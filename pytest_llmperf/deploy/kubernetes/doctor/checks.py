@@ -23,6 +23,11 @@ OLDEST = (1, 27)
 NEWEST = (1, 36)
 """The newest that this program was tested with."""
 _DEFAULT_CLASS = ("storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class")
+_OF_EKS = {
+    "gp3": "EKS makes no class of this name: create it (type gp3, by ebs.csi.aws.com of the EBS CSI add-on, or in Auto Mode by "
+    "ebs.csi.eks.amazonaws.com). "
+}
+"""Storage classes that clusters are thought to have, and that somebody has to make: how."""
 _MINOR = re.compile(r"v(\d+)\.(\d+)")
 _DONE = ("Succeeded", "Failed")
 _RBAC = "manifests/rbac"
@@ -157,7 +162,8 @@ def _storage_check(name: str, classes: Sequence[Mapping[str, Any]] | None) -> Ch
         found = known[name or str(default)]
         return Check(what, "ok", f"{found['metadata']['name']} by {found['provisioner']}")
     there = f"There are: {some(sorted(known))}. " if known else ""
-    todo = f"{there}Name one in the manifest's storageClassName or the platform's record, or use another --model-cache."
+    make = _OF_EKS.get(name, "")
+    todo = f"{make}{there}Name one in the manifest's storageClassName or the platform's record, or use another --model-cache."
     return Check(what, "missing", f"there is no {name!r}" if name else "the cluster has none", todo)
 
 

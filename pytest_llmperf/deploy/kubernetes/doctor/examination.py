@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_llmperf.deploy.kubernetes.api.kinds import NAMESPACE, NODE, POD, SECRET, STORAGE_CLASS, Kind
+from pytest_llmperf.deploy.kubernetes.api.kinds import NAMESPACE, NODE, POD, SECRET, STORAGE_CLASS, Kind, Manifest
 from pytest_llmperf.deploy.kubernetes.api.refusals import ForbiddenError, NotFoundError
 from pytest_llmperf.deploy.kubernetes.doctor.checks import (
     Check,
@@ -25,7 +25,7 @@ from pytest_llmperf.deploy.kubernetes.doctor.checks import (
     user_check,
     version_check,
 )
-from pytest_llmperf.deploy.kubernetes.doctor.permissions import IN_CLUSTER, Need, needs_of
+from pytest_llmperf.deploy.kubernetes.doctor.permissions import IN_CLUSTER, Need, beyond, needs_of
 from pytest_llmperf.deploy.kubernetes.ready.pods import Pod, pod_of
 from pytest_llmperf.deploy.kubernetes.ready.seen import Nodes, node_of
 from pytest_llmperf.deploy.kubernetes.rendering.render import Rendered, render
@@ -35,10 +35,9 @@ from pytest_llmperf.deploy.kubernetes.settings import RenderSettings
 from pytest_llmperf.experiment.records import Cell
 
 if TYPE_CHECKING:
-    from pytest_llmperf.deploy.kubernetes.api.client import KubeApi, Manifest
+    from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
 
 _QUEUES = "kueue.x-k8s.io"
-_APPLYING = ("create", "patch", "delete", "list")
 
 
 @dataclass(frozen=True)
@@ -90,13 +89,13 @@ def _permissions(api: KubeApi, namespace: str | None, rendered: Sequence[Rendere
     others: dict[tuple[str, str], Manifest] = {(one["apiVersion"], one["kind"]): one for each in rendered for one in each.objects}
     for (_, kind), manifest_object in others.items():
         try:
-            need = Need(api.kind_of(manifest_object), _APPLYING, f"apply what the manifests have of {kind}")
+            known = api.kind_of(manifest_object)
         except NotFoundError as error:
             yield Check(f"kind {kind}", "missing", error.what, error.hint or "")
             continue
-        if all(need.kind != known.kind for known in needs):
-            denied = [verb for verb in need.verbs if not api.may(verb, need.kind, namespace).allowed]
-            yield kind_check(need, denied)
+        if verbs := beyond(known, needs):
+            denied = [verb for verb in verbs if not api.may(verb, known, namespace).allowed]
+            yield kind_check(Need(known, verbs, f"apply what the manifests have of {kind}"), denied)
 
 
 def _denied(api: KubeApi, needs: Iterable[Need], namespace: str | None) -> list[tuple[Need, str]]:

@@ -24,6 +24,7 @@ from pytest_llmperf.deploy.kubernetes.api.kinds import (
     STORAGE_CLASS,
     Kind,
 )
+from pytest_llmperf.deploy.kubernetes.ownership.teardown import FOLLOWING
 
 _READ = ("get", "list", "watch")
 _ALL = (*_READ, "create", "patch", "delete")
@@ -60,6 +61,7 @@ IN_NAMESPACE: tuple[Need, ...] = (
     Need(JOB, _ALL, "download weights beforehand"),
     Need(REPLICASET, _READ, "say why a Deployment gets no pods"),
     Need(SERVICE, _ALL, "reach the engine"),
+    *(Need(kind, ("list", "watch"), "see that nothing of a Service is left") for kind in FOLLOWING),
     Need(CONFIG_MAP, _ALL, "apply what manifests have of them"),
     Need(SECRET, _ALL, "hand the Hugging Face token to the engine"),
     Need(PVC, _ALL, "keep the weights"),
@@ -86,6 +88,16 @@ FOR_OWN_NAMESPACES: tuple[Need, ...] = (
 def rules(needs: Iterable[Need]) -> frozenset[tuple[str, str, str]]:
     """(group, resource, verb), as RBAC's rules have them."""
     return frozenset((need.kind.group, need.resource, verb) for need in needs for verb in need.verbs)
+
+
+APPLYING = ("create", "patch", "delete", "list")
+"""What applying objects of a kind takes, and removing them."""
+
+
+def beyond(kind: Kind, needs: Iterable[Need]) -> tuple[str, ...]:
+    """The verbs of ``APPLYING`` on a kind that no need has: the kind is only read, or only a user's own manifests have it."""
+    known = {verb for need in needs if need.kind == kind and not need.subresource for verb in need.verbs}
+    return tuple(verb for verb in APPLYING if verb not in known)
 
 
 def needs_of(namespace: str | None) -> Sequence[Need]:

@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmperf.deploy.kubernetes.api.kinds import LEASE
+from pytest_llmperf.deploy.base import say_nothing
+from pytest_llmperf.deploy.kubernetes.api.kinds import LEASE, Manifest
 from pytest_llmperf.deploy.kubernetes.api.refusals import NotFoundError
 from pytest_llmperf.deploy.kubernetes.names import KEPT, OWNER, SESSION, Identity
 from pytest_llmperf.deploy.kubernetes.ready.pods import epoch_s
@@ -24,7 +25,6 @@ from pytest_llmperf.secrets import masked_text
 
 if TYPE_CHECKING:
     from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
-    from pytest_llmperf.deploy.kubernetes.rendering.manifests import Manifest
 
 BEAT_S = 10.0
 DURATION_S = 90
@@ -167,7 +167,7 @@ class Heartbeat:
 
     def __init__(self, api: KubeApi, lease: LeaseSeen, beat_s: float = BEAT_S) -> None:
         """Start it, with connections of its own."""
-        self._api = api.new(_silent)
+        self._api = api.new(say_nothing)  # nobody waits for a beat
         self._lease = lease
         self._beat_s = beat_s
         self._stopped = threading.Event()
@@ -226,10 +226,6 @@ class Heartbeat:
             f"somebody deleted its Lease {self._lease.namespace}/{self._lease.name}, and with it all that this session deployed: "
             "another session or `pytest-llmperf gc`, to which it looked dead, or a person"
         )
-
-
-def _silent(_phrase: str) -> None:
-    """Trouble that passes is not told: nobody waits for a beat."""
 
 
 def _place() -> str:

@@ -18,6 +18,7 @@ from pytest_llmperf.deploy.kubernetes.api.kinds import (
     SERVICE_ACCOUNT,
     STATEFULSET,
     Kind,
+    Manifest,
 )
 from pytest_llmperf.deploy.kubernetes.api.refusals import ConflictError, ForbiddenError, NotFoundError
 from pytest_llmperf.deploy.kubernetes.names import MANAGED_BY, MANAGER, SESSION
@@ -26,7 +27,7 @@ from pytest_llmperf.deploy.kubernetes.ready.pods import epoch_s
 from pytest_llmperf.errors import ConfigError, DeployError, Where, nearest
 
 if TYPE_CHECKING:
-    from pytest_llmperf.deploy.kubernetes.api.client import KubeApi, Manifest
+    from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
 
 HOLDER = "llmperf.dev/holder"
 """The annotation of a namespace that says which process made it: its Lease comes a moment later."""

@@ -6,12 +6,12 @@ anything is applied, and goes when all it owns has gone. What a dead process has
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_llmperf.deploy.base import Progress
+from pytest_llmperf.deploy.base import Progress, say_nothing
 from pytest_llmperf.deploy.kubernetes.api.kinds import LEASE, NAMESPACE
 from pytest_llmperf.deploy.kubernetes.api.refusals import ConflictError, ForbiddenError
 from pytest_llmperf.deploy.kubernetes.names import KEPT, SESSION, Identity
@@ -26,7 +26,7 @@ from pytest_llmperf.deploy.kubernetes.ownership.lease import (
 )
 from pytest_llmperf.deploy.kubernetes.ownership.namespaces import check_exists, made_name, make_namespace, remove_namespace
 from pytest_llmperf.deploy.kubernetes.ownership.sweep import sweep
-from pytest_llmperf.deploy.kubernetes.ownership.teardown import OURS, gc_command, remove_process, telling_how
+from pytest_llmperf.deploy.kubernetes.ownership.teardown import OURS, UnansweredError, gc_command, remove_process, telling_how
 from pytest_llmperf.errors import DeployError
 
 if TYPE_CHECKING:
@@ -47,14 +47,10 @@ class Ownership:
     identity: Identity
 
 
-def _silent(_phrase: str) -> None:
-    """Nobody wants to hear of it."""
-
-
 class KubeSession:
     """One process's part of a session. ``close`` (or ``keep``) ends it; if the process dies first, the next session does."""
 
-    def __init__(self, api: KubeApi, settings: KubernetesSettings, progress: Progress = _silent) -> None:
+    def __init__(self, api: KubeApi, settings: KubernetesSettings, progress: Progress = say_nothing) -> None:
         self._api = api
         self._settings = settings
         self._progress = progress
@@ -63,6 +59,8 @@ class KubeSession:
         self._ownership: Ownership | None = None
         self._heartbeat: Heartbeat | None = None
         self._has_begun = False
+        self._is_unanswered = False
+        """Whether the last removal ended because nobody answered."""
 
     def opened(self) -> Ownership:
         """The Lease, made on the first call, and its heartbeat; before it, what dead sessions have left is removed.
@@ -111,11 +109,28 @@ class KubeSession:
             return
         with ExitStack() as undo:
             undo.callback(self._stop)
+            undo.enter_context(self.removing(f"the session {self._settings.session}"))
             remove_process(
                 self._api, self._namespace, self._identity.owner, removal_command(self._settings), before_lease=self._stop
             )
-        if self._settings.namespace is None and not self._settings.worker:
-            remove_namespace_if_free(self._api, self._settings)
+            if self._settings.namespace is None and not self._settings.worker:
+                remove_namespace_if_free(self._api, self._settings)
+
+    @contextmanager
+    def removing(self, what: str) -> Iterator[None]:
+        """Around what removes something of the session.
+
+        Where one before it has waited in vain for an API server, that has to answer at once: else each would wait as long.
+        """
+        try:
+            if self._is_unanswered:
+                with telling_how(what, removal_command(self._settings)):
+                    type(self._api).connect(self._api.kubeconfig, self._api.named_context).close()
+            yield
+        except UnansweredError:
+            self._is_unanswered = True
+            raise
+        self._is_unanswered = False
 
     def _close_after(self, error: BaseException) -> None:
         """Remove what an attempt has made. What cannot be removed is told with why it failed."""

@@ -12,7 +12,7 @@ from functools import partial
 from time import sleep
 from typing import TYPE_CHECKING, Literal
 
-from pytest_llmperf.deploy.base import Progress
+from pytest_llmperf.deploy.base import Progress, say_nothing
 from pytest_llmperf.deploy.kubernetes.api.kinds import LEASE, NAMESPACE, Kind
 from pytest_llmperf.deploy.kubernetes.api.refusals import ForbiddenError, NotFoundError
 from pytest_llmperf.deploy.kubernetes.names import OWNER, SESSION
@@ -108,10 +108,6 @@ class Swept:
     failed: tuple[DeployError, ...]
 
 
-def _silent(_phrase: str) -> None:
-    """Nobody wants to hear of it."""
-
-
 def sweep(
     api: KubeApi,
     namespace: str | None,
@@ -119,7 +115,7 @@ def sweep(
     session: str | None = None,
     kept: bool = False,
     timeout_s: float = REMOVAL_S,
-    progress: Progress = _silent,
+    progress: Progress = say_nothing,
 ) -> Swept:
     """Remove what dead sessions have left in a namespace, or in all of them. Raises ``DeployError`` where nobody can look.
 
@@ -168,7 +164,7 @@ def to_remove(found: Survey, *, session: str | None = None, kept: bool = False) 
 
 
 def remove(
-    api: KubeApi, chosen: Survey, timeout_s: float = REMOVAL_S, progress: Progress = _silent
+    api: KubeApi, chosen: Survey, timeout_s: float = REMOVAL_S, progress: Progress = say_nothing
 ) -> tuple[tuple[str, ...], tuple[DeployError, ...]]:
     """Remove it: what was removed, and what could not be. Trouble with one does not keep the others."""
     removed: list[str] = []

@@ -23,6 +23,7 @@ from pytest_llmperf.deploy.kubernetes.api.kinds import (
     SERVICE_ACCOUNT,
     STATEFULSET,
     Kind,
+    Manifest,
 )
 from pytest_llmperf.deploy.kubernetes.api.refusals import (
     ForbiddenError,
@@ -33,12 +34,12 @@ from pytest_llmperf.deploy.kubernetes.api.refusals import (
 )
 from pytest_llmperf.deploy.kubernetes.names import CELL, MANAGED_BY, MANAGER, OWNER, Identity, label_of
 from pytest_llmperf.deploy.kubernetes.ready.pods import epoch_s
-from pytest_llmperf.errors import DeployError
+from pytest_llmperf.errors import ConfigError, DeployError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_llmperf.deploy.kubernetes.api.client import KubeApi, Manifest
+    from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
 
 FORCE_AFTER_S = 10.0
 """So long after a pod's own grace period it is taken from the API, whatever its node says (or does not say any more)."""
@@ -138,15 +139,23 @@ def gc_command(namespace: str, session: str, kubeconfig: Path | None, context: s
     return f"pytest-llmperf gc{''.join(options)}"
 
 
+class UnansweredError(DeployError):
+    """Nobody can say whether something is gone: the cluster cannot be asked any more."""
+
+
 @contextmanager
 def telling_how(what: str, again: str) -> Iterator[None]:
-    """Says in the error of a cluster that cannot be asked any more that something may be left there, and how it is removed."""
+    """Says in the error of a cluster that cannot be asked any more that something may be left there, and how it is removed.
+
+    Raises ``UnansweredError`` in its place.
+    """
     try:
         yield
-    except (UnreachableError, LoginError) as error:
+    except (UnreachableError, LoginError, ConfigError) as error:  # a kubeconfig that has changed leads there no longer
         told = f"{what}: nobody can say whether all of it is gone: {error.what}"
         hint = " ".join(filter(None, (error.hint, f"Then `{again}` removes what is left.")))
-        raise DeployError(told, hint=hint, state=error.state) from None
+        state = error.state if isinstance(error, DeployError) else None
+        raise UnansweredError(told, where=error.where, hint=hint, state=state) from None
 
 
 def begin_removal(api: KubeApi, namespace: str, owner: str) -> None:

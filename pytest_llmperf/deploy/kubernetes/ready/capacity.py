@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import inf
 
-from pytest_llmperf.deploy.kubernetes.ready.pods import Pod, Requirement, Tolerated
+from pytest_llmperf.deploy.kubernetes.ready.pods import PODS, Pod, Requirement, Tolerated
 from pytest_llmperf.deploy.kubernetes.ready.seen import Node, Nodes, Taint, is_accelerator
 from pytest_llmperf.units import format_bytes
 
@@ -57,6 +58,11 @@ def amount(resource: str, value: float) -> str:
     """``24Gi`` of memory, ``2`` GPUs."""
     is_bytes = resource in ("memory", "ephemeral-storage") or resource.startswith("hugepages-")
     return format_bytes(value) if is_bytes else f"{value:g}"
+
+
+def asked_for(pod: Pod, resource: str) -> str:
+    """``2 nvidia.com/gpu``: how much of a resource a pod asks for."""
+    return "room for one more pod" if resource == PODS else f"{amount(resource, pod.requests[resource])} {resource}"
 
 
 def some(names: Sequence[str], limit: int = NAMED) -> str:
@@ -156,7 +162,9 @@ def _no_toleration(pod: Pod, nodes: Sequence[Node]) -> NoRoom:
 
 def _lacking(pod: Pod, free: Mapping[str, float]) -> list[str]:
     """The resources of which a pod asks for more than there is, accelerators first."""
-    lacking = [name for name, asked in pod.requests.items() if asked > 0 and free.get(name, 0.0) < asked]
+    # A node that does not say how many pods it takes has no limit of its own.
+    has = {PODS: inf, **free}
+    lacking = [name for name, asked in pod.requests.items() if asked > 0 and has.get(name, 0.0) < asked]
     return sorted(lacking, key=lambda name: (not is_accelerator(name), name))
 
 
@@ -164,7 +172,7 @@ def _too_small(pod: Pod, nodes: Sequence[Node]) -> NoRoom:
     # What the node lacks that lacks the least is what keeps the pod from all of them.
     nearest = min(nodes, key=lambda node: len(_lacking(pod, node.allocatable)))
     resource = _lacking(pod, nearest.allocatable)[0]
-    asked = amount(resource, pod.requests[resource])
+    asked = asked_for(pod, resource)
     most = max(node.allocatable.get(resource, 0.0) for node in nodes)
     offered = sorted(
         {
@@ -176,13 +184,13 @@ def _too_small(pod: Pod, nodes: Sequence[Node]) -> NoRoom:
     )
     details = (f"nodes have: {', '.join(offered)}",) if offered and is_accelerator(resource) else ()
     has = f"the largest node that fits has {amount(resource, most)}" if most > 0 else "no node that fits has any"
-    return NoRoom(f"it asks for {asked} {resource}, and {has}", details)
+    return NoRoom(f"it asks for {asked}, and {has}", details)
 
 
 def _in_use(pod: Pod, nodes: Sequence[Node], others: Sequence[Pod] | None) -> NoRoom | None:
     if others is None:
         asked = next((name for name in sorted(pod.requests, key=lambda name: not is_accelerator(name))), "")
-        return NoRoom(f"{amount(asked, pod.requests[asked])} {asked}: in use by others", is_queue=True) if asked else None
+        return NoRoom(f"{asked_for(pod, asked)}: in use by others", is_queue=True) if asked else None
     short: list[str] = []
     for node in nodes:
         free = {name: value - _used(name, node, others) for name, value in node.allocatable.items()}
@@ -201,8 +209,9 @@ def _queue(pod: Pod, resource: str, nodes: Sequence[Node], others: Sequence[Pod]
     total = sum(node.allocatable.get(resource, 0.0) for node in nodes)
     used = sum(one.requests[resource] for one in users)
     by = some([f"{one.namespace}/{one.name}" for one in users])
-    asked = f"{amount(resource, pod.requests[resource])} {resource}"
-    return NoRoom(f"{asked}: {amount(resource, used)} of {amount(resource, total)} in use by {by}", is_queue=True)
+    return NoRoom(
+        f"{asked_for(pod, resource)}: {amount(resource, used)} of {amount(resource, total)} in use by {by}", is_queue=True
+    )
 
 
 def _used(resource: str, node: Node, others: Iterable[Pod]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from pytest_llmperf.deploy.kubernetes.ready.findings import Diagnosis, Patience, Stage, Waiting, shortened
+from pytest_llmperf.deploy.kubernetes.ready.missing import is_missing, missing_finding, missing_hint
 from pytest_llmperf.deploy.kubernetes.ready.pods import Pod
 from pytest_llmperf.deploy.kubernetes.ready.seen import Claim, Event, Seen
 
@@ -16,12 +17,19 @@ MOUNT_GRACE_S = 240.0
 """How long a volume may not be mounted, or there be no network: the drivers of a node that is new come one by one."""
 DETACH_GRACE_S = 480.0
 """The same, of a volume that another node has: from one that is gone it is taken by force after 6 minutes."""
-MISSING_GRACE_S = 20.0
-"""The same, of one whose Secret, ConfigMap or claim does not exist."""
 _NO_CLASS = re.compile(r'storageclass\S* "([^"]+)" not found', re.IGNORECASE)
 _NO_CLAIM = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
-_NO_OBJECT = re.compile(r'(secret|configmap) "([^"]+)" not found|references non-existent (?:secret|config) key')
-_WRAPPING = re.compile(r'^MountVolume\.SetUp failed for volume "[^"]*" : ')
+_WRAPPING = re.compile(r'^(?:MountVolume\.SetUp|AttachVolume\.Attach) failed for volume "[^"]*" : ')
+_DISK_TYPE = re.compile(r"\bdisk type\b", re.IGNORECASE)
+"""What a cloud says of a disk that a kind of machine cannot have, or that it does not have where the node is."""
+_DISK_HINT = (
+    "Take a storage class with another type of disk (on GKE hyperdisk-balanced for newer machines, pd-balanced for older ones): "
+    "name it in the manifest's storageClassName or the platform's record."
+)
+_CLASS_HINT = (
+    "`kubectl get storageclass` shows those that there are: name one in the manifest's storageClassName or the platform's "
+    "record, or use another --llmperf-model-cache."
+)
 _AT_IT = re.compile(r"code = (?:DeadlineExceeded|Aborted)")
 """What is said of an attempt that was too short, or of one that still goes on."""
 _IS_IT_RUNNING = "Is the storage class's provisioner running?"
@@ -41,15 +49,17 @@ def claim_finding(pod: Pod, seen: Seen) -> Diagnosis | Waiting | None:
     """What there is to say of the claims of a pod that has no node, or no volumes yet."""
     scheduled = pod.condition("PodScheduled")
     if scheduled is not None and (missing := _NO_CLAIM.search(scheduled.message)) is not None:
-        hint = f"Create the claim in the namespace {pod.namespace}, or name one that exists: --llmperf-model-cache=pvc:NAME."
-        return Diagnosis(f"there is no PersistentVolumeClaim {missing[1]!r}", hint, (pod.place,))
-    found = [told for claim in seen.claims if claim.name in pod.claims and (told := _of_claim(claim, seen)) is not None]
-    if found:
-        return next((one for one in found if isinstance(one, Diagnosis)), found[0])
+        cause = f"there is no PersistentVolumeClaim {missing[1]!r}"
+        found = Diagnosis(cause, missing_hint(missing[0], pod.namespace), (pod.place,))
+        # A claim is made just before its pod, and the scheduler may hear of it just after.
+        return missing_finding(f"{cause} yet", Stage.HELD, found)
+    claims = [told for claim in seen.claims if claim.name in pod.claims and (told := _of_claim(claim, seen)) is not None]
+    if claims:
+        return next((one for one in claims if isinstance(one, Diagnosis)), claims[0])
     return _unbound(pod) if scheduled is not None and "unbound immediate PersistentVolumeClaims" in scheduled.message else None
 
 
-def mount_finding(pod: Pod, seen: Seen) -> Waiting | None:
+def mount_finding(pod: Pod, seen: Seen) -> Diagnosis | Waiting | None:
     """What there is to say of the volumes, or the network, of a pod that has its node and no container yet."""
     prepared = pod.condition("PodReadyToStartContainers")
     events = seen.events_of("Pod", pod.name)
@@ -60,18 +70,18 @@ def mount_finding(pod: Pod, seen: Seen) -> Waiting | None:
     if last.reason in _SANDBOX:
         is_network = _NETWORK.search(last.message) is not None
         what = "the pod's network cannot be set up" if is_network else "the node cannot set the pod up"
-    missing = _NO_OBJECT.search(last.message)
     said = _WRAPPING.sub("", shortened(last.message))
-    hint = "The node's and the storage driver's own logs say more." if missing is None else _create(missing, pod)
+    if last.reason == "FailedAttachVolume" and _DISK_TYPE.search(last.message) is not None:
+        return Diagnosis(f"the node {pod.node} cannot have a volume of this type of disk: {said}", _DISK_HINT, (pod.place,))
+    hint = missing_hint(last.message, pod.namespace) or "The node's and the storage driver's own logs say more."
     then = Diagnosis(f"{what}: {said}", hint, (pod.place,))
-    grace_s = MISSING_GRACE_S if missing is not None else DETACH_GRACE_S if "Multi-Attach" in last.message else MOUNT_GRACE_S
-    return Waiting(f"{what} yet: {shortened(said, 120)}", Stage.PLACED, (Patience(last.reason, grace_s, then),))
-
-
-def _create(missing: re.Match[str], pod: Pod) -> str:
-    if missing[1] is None:
-        return "Add the key to the object that the volume names, or mark the volume's source 'optional: true'."
-    return f"Create the {missing[1]} {missing[2]} in the namespace {pod.namespace}, or correct the manifest's volume."
+    text = f"{what} yet: {shortened(said, 120)}"
+    if is_missing(last.message):
+        return missing_finding(text, Stage.PLACED, then)
+    # What attaches volumes and what mounts them speak in turn, each of the same trouble.
+    is_elsewhere = any(one.reason in _MOUNT and "Multi-Attach" in one.message for one in events)
+    state = "sandbox" if last.reason in _SANDBOX else "volumes"
+    return Waiting(text, Stage.PLACED, (Patience(state, DETACH_GRACE_S if is_elsewhere else MOUNT_GRACE_S, then),))
 
 
 def _unbound(pod: Pod) -> Waiting:
@@ -98,15 +108,17 @@ def _told(claim: Claim, event: Event, events: tuple[Event, ...]) -> Diagnosis | 
     if (no_class := _NO_CLASS.search(event.message)) is not None:
         return Diagnosis(
             f"{what}: there is no storage class {no_class[1]!r}",
-            "`kubectl get storageclass` shows those that there are: name one in the manifest's storageClassName.",
+            _CLASS_HINT,
             (shortened(event.message),),
         )
     if event.reason == "FailedBinding" and "no storage class is set" in event.message:
         return Diagnosis(
             f"{what}: it names no storage class, and the cluster has no default",
-            "`kubectl get storageclass` shows those that there are: name one in the manifest's storageClassName.",
+            _CLASS_HINT,
             (shortened(event.message),),
         )
+    if event.reason == "ProvisioningFailed" and _DISK_TYPE.search(event.message) is not None:
+        return Diagnosis(f"{what}: its type of disk cannot be had", _DISK_HINT, (shortened(event.message),))
     if (outcome := _OUTCOMES.get(event.reason)) is None:
         return None
     said, hint = outcome

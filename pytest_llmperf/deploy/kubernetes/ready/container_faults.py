@@ -9,6 +9,7 @@ from signal import Signals
 from pytest_llmperf.deploy.kubernetes.ready.engine_log import Known, known_cause, step
 from pytest_llmperf.deploy.kubernetes.ready.findings import Diagnosis, Patience, Stage, Waiting, shortened
 from pytest_llmperf.deploy.kubernetes.ready.image_pull import is_pulling, pull_finding
+from pytest_llmperf.deploy.kubernetes.ready.missing import is_missing, missing_finding, missing_hint
 from pytest_llmperf.deploy.kubernetes.ready.pods import Container, Ended, Pod
 from pytest_llmperf.deploy.kubernetes.ready.seen import LogOf, Seen
 from pytest_llmperf.units import format_duration
@@ -16,14 +17,13 @@ from pytest_llmperf.units import format_duration
 CONFIG_GRACE_S = 30.0
 """How long the node may have trouble to make a container that is not the manifest's fault."""
 _CONFIG = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PreStartHookError", "PostStartHookError")
-_PASSING = re.compile(r"timed out|failed to sync|deadline exceeded|is reserved for")
+_PASSING = re.compile(
+    r"timed out|failed to sync|deadline exceeded|is reserved for|code = Unavailable|context canceled|error while dialing"
+)
 _STARTED = ("StartError", "ContainerCannotRun")
 _PROBE_KILL = re.compile(r"failed (startup|liveness) probe")
 _PROBE_SAID = re.compile(r"^(Startup|Readiness|Liveness) probe (?:failed|errored and resulted in \w+ state): (.*)", re.DOTALL)
 _DIALLED = re.compile(r'^Get "[^"]*": (?:dial tcp \S+ (?:connect: )?)?')
-_MISSING = re.compile(
-    r'(secret|configmap) "(?P<name>[^"]+)" not found|couldn\'t find key (?P<key>\S+) in (?P<kind>\w+) (?P<of>\S+)'
-)
 _RUNTIME = re.compile(
     r".*(?:unable to start container process|OCI runtime create failed|failed to create shim task): ", re.DOTALL
 )
@@ -73,7 +73,7 @@ def _not_made(pod: Pod, one: Container) -> Diagnosis | Waiting | None:
     if _PASSING.search(one.waiting_message):
         text = f"{_title(one)} is not made yet: {shortened(one.waiting_message, 80)}"
         return Waiting(text, Stage.PREPARING, (Patience(one.waiting, CONFIG_GRACE_S, found),))
-    return found
+    return missing_finding(f"{found.cause} yet", Stage.PREPARING, found) if is_missing(one.waiting_message) else found
 
 
 def _cannot_be_made(pod: Pod, one: Container, message: str) -> Diagnosis:
@@ -83,15 +83,8 @@ def _cannot_be_made(pod: Pod, one: Container, message: str) -> Diagnosis:
 
 def _hint_of(pod: Pod, message: str) -> str:
     """What to do about a container that cannot be made or started."""
-    if (missing := _MISSING.search(message)) is not None:
-        if missing["key"]:
-            name = missing["of"].rpartition("/")[2]
-            return f"Add the key {missing['key']} to the {missing['kind']} {name}, or correct the manifest's reference to it."
-        kind, name = missing[1], missing["name"]
-        made = (
-            f"kubectl create {'secret generic' if kind == 'secret' else kind} {name} --namespace={pod.namespace} --from-literal=…"
-        )
-        return f"Create it (`{made}`), or mark the manifest's reference 'optional: true'."
+    if hint := missing_hint(message, pod.namespace):
+        return hint
     if "runAsNonRoot" in message:
         return "Set a 'runAsUser' other than 0 in the manifest's securityContext, or use an image that names one."
     if "executable file not found" in message or "no such file or directory" in message:
@@ -138,7 +131,7 @@ def _ended(pod: Pod, one: Container, seen: Seen) -> Diagnosis | Waiting | None:
     ended = one.ended or one.last
     if ended is None or (one.is_ready and one.is_started) or (one.is_init and one.ended is not None and ended.exit_code == 0):
         return None
-    if ended.reason in _STARTED and not one.is_running:
+    if ended.reason in _STARTED and not one.is_running and not (one.exits == 1 and _PASSING.search(ended.message)):
         return _cannot_be_made(pod, one, ended.message)
     log = log_of(pod, one)
     known = known_cause(seen.logs.get(log, ""))

@@ -50,20 +50,46 @@ _KNOWN = (
         "Lower --max-model-len in the variant or the manifest; 'auto' takes what fits.",
     ),
     _Pattern(
+        r"max_num_batched_tokens \(\d+\) (?:is smaller than max_model_len|must be greater than or equal to max_num_seqs)",
+        "the engine's --max-num-batched-tokens does not go with its other limits",
+        "Raise it, or lower --max-model-len or --max-num-seqs, as the line says, in the variant or the manifest.",
+    ),
+    _Pattern(
+        r"Unknown quantization method|[Qq]uantization (?:method|scheme) .*is not supported",
+        "the engine cannot serve a model that is quantized like this, or not on this GPU",
+        "Name another model or quantization in the variant's engine_args, a newer image, or hardware that has it.",
+    ),
+    _Pattern(
+        r"OSError: \[Errno 98\]",
+        "something else listens on the engine's port",
+        "Pods of a host's network share its ports: take 'hostNetwork' out of the manifest, or name another --port.",
+    ),
+    _Pattern(
         r"Free memory on device .*less than desired GPU memory utilization",
         "something else uses the GPU's memory",
         "See what runs on the node's GPU (nvidia-smi there), or lower the engine's --gpu-memory-utilization.",
     ),
     # Before what is gated: of a repository that does not exist, who shows no token hears 401 too.
     _Pattern(
-        r"RepositoryNotFoundError|is not a valid model identifier|Repository [Nn]ot [Ff]ound|Invalid repository ID or local",
+        r"RepositoryNotFoundError|is not a valid model identifier|Invalid repository ID or local"
+        r"|Repository [Nn]ot [Ff]ound|Error: (?:Model|Repository) '[^']*' not found",
         "the model's repository does not exist, or the engine's token may not see it",
         f"Check the model's 'repository' in the catalog. {_TOKEN_HINT}",
     ),
     _Pattern(
-        r"GatedRepoError|gated repo|Access to model .* is restricted|repository requires approval|40[13] Client Error",
+        r"GatedRepoError|gated repo|Access to model .* is restricted|Access denied\. .* requires approval|40[13] Client Error",
         "the model's weights are gated, and the engine's token may not read them",
         _TOKEN_HINT,
+    ),
+    _Pattern(
+        r"Error: Client error '401 Unauthorized' for url|Error: Local entry not found\. 40[13] ",
+        "the token for the model's weights does not count, or may not read them",
+        "Give one that does, and that may read the contents of the model's repository: HF_TOKEN, or --llmperf-hf-secret.",
+    ),
+    _Pattern(
+        r"RevisionNotFoundError|Error: Revision not found",
+        "the model's repository has no such revision",
+        "Correct the 'revision' in the variant's engine arguments.",
     ),
     _Pattern(
         r"error: unrecognized arguments?:",
@@ -81,7 +107,26 @@ _KNOWN = (
         "Ask for a larger claim or a larger emptyDir: the model cache must hold all of the weights.",
     ),
     _Pattern(
-        r"No CUDA GPUs are available|Failed to infer device type|Found no NVIDIA driver",
+        r"Error: \[Errno (?:13|30)\] (?:Permission denied|Read-only file system): '/",
+        "the user that the pod runs as may not write to the model cache, or wherever the engine writes",
+        "The line names the folder. Of a hostPath: chown it on the node to the pod's runAsUser. Of a claim: set fsGroup in the "
+        "manifest's securityContext. Or use another: --llmperf-model-cache.",
+    ),
+    _Pattern(
+        r"Error 803|unsupported display driver / cuda driver combination",
+        "the node's GPU driver does not fit the engine's image",
+        "Name an image made for the CUDA of the node's driver, or have that updated. An image's own libcuda (compat) must not "
+        "come before the node's in LD_LIBRARY_PATH.",
+    ),
+    _Pattern(
+        r"libcuda\.so(?:\.1)?: cannot open shared object file|cannot find -l:?(?:lib)?cuda\b",
+        "the engine's container does not see the node's GPU driver",
+        "Check that the container asks for the cell's GPU resource, and that the node has a driver. On GKE LD_LIBRARY_PATH must "
+        "name /usr/local/nvidia/lib64; elsewhere NVIDIA's container runtime brings it in (runtimeClassName).",
+    ),
+    _Pattern(
+        r"No CUDA GPUs are available|no CUDA-capable device|Failed to infer device type|Device string must not be empty"
+        r"|Found no NVIDIA driver",
         "the engine sees no GPU",
         "Check that the container asks for the cell's GPU resource, and that the node's GPU driver and runtime work.",
     ),
@@ -96,7 +141,15 @@ _KNOWN = (
         "Mount an emptyDir of medium Memory at /dev/shm, as the shipped manifests do.",
     ),
     _Pattern(
-        r"LocalEntryNotFoundError|Failed to resolve '[^']*huggingface|couldn't connect to 'https?://[^']*huggingface",
+        r"429 Too Many Requests|429 Client Error",
+        "the place that has the weights limits how often it is asked",
+        "Give a token, which may ask more often (HF_TOKEN, or --llmperf-hf-secret), try later, or keep the weights: "
+        "--llmperf-model-cache.",
+        is_final=False,
+    ),
+    _Pattern(
+        r"LocalEntryNotFoundError|Failed to resolve '[^']*huggingface|couldn't connect to 'https?://[^']*huggingface"
+        r"|Error: Local entry not found\. ",
         "the pod cannot reach the place that has the weights",
         "Let the pod reach it (egress rules, a proxy), or use a volume that has the weights: --llmperf-model-cache.",
         is_final=False,
@@ -114,10 +167,10 @@ _STEPS = (
     (r"Starting to load model", "loading weights"),
     (r"Loading \w+ checkpoint shards:\s+(\d+%)", "loading weights"),
     (r"Loading weights took|Model loading took", "weights loaded"),
-    (r"Dynamo bytecode transform|Compiling a graph|torch\.compile takes", "compiling"),
+    (r"Dynamo bytecode transform|Compiling a graph|torch\.compile (?:takes|took)", "compiling"),
     (r"Capturing (?:the model for )?CUDA graphs?[^%\n\r]*?(?:(\d+%)|$)", "capturing CUDA graphs"),
     (r"Graph capturing finished", "CUDA graphs captured"),
-    (r"Starting vLLM API server|Application startup complete", "its server starts"),
+    (r"Starting vLLM (?:API )?server|Application startup complete", "its server starts"),
 )
 _WEIGHTS = re.compile(r"Loading weights took ([\d.]+) seconds")
 

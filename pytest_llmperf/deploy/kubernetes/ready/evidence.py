@@ -23,9 +23,13 @@ from pytest_llmperf.deploy.kubernetes.api.kinds import (
     SECRET,
     SERVICE,
     STATEFULSET,
+    Kind,
+    Manifest,
 )
-from pytest_llmperf.deploy.kubernetes.api.refusals import UnreachableError
+from pytest_llmperf.deploy.kubernetes.api.refusals import RefusedError, UnreachableError
+from pytest_llmperf.deploy.kubernetes.api.transport import BUSY
 from pytest_llmperf.deploy.kubernetes.names import Identity
+from pytest_llmperf.deploy.kubernetes.ready.container_log import whole_log
 from pytest_llmperf.deploy.kubernetes.ready.pods import Pod, pod_of
 from pytest_llmperf.deploy.kubernetes.ready.seen import Event, LogOf, event_of
 from pytest_llmperf.deploy.kubernetes.rendering.manifests import dump
@@ -35,23 +39,28 @@ from pytest_llmperf.experiment.records import Cell
 from pytest_llmperf.secrets import masked_text
 
 if TYPE_CHECKING:
-    from pytest_llmperf.deploy.kubernetes.api.client import KubeApi, Manifest
+    from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
 
-LONGEST_LOG = 5_000_000
-"""Characters of a log that are kept: its beginning and its end."""
-LOG_LINES = 100_000
-_GONE = "unable to retrieve container logs for"
+MOST_PODS = 16
+"""Of how many pods logs are kept."""
 DIAGNOSIS, EVENTS, OBJECTS = "diagnosis.txt", "events.txt", "objects.yaml"
 _KINDS = (DEPLOYMENT, STATEFULSET, JOB, REPLICASET, POD, PVC, SERVICE, CONFIG_MAP)
 
 
 def keep_evidence(
-    api: KubeApi, identity: Identity, cell: Cell, namespace: str, folder: Path, diagnosis: str = "", events: Sequence[Event] = ()
+    api: KubeApi,
+    identity: Identity,
+    cell: Cell,
+    namespace: str,
+    folder: Path,
+    diagnosis: str = "",
+    events: Sequence[Event] = (),
+    kinds: Iterable[Kind] = (),
 ) -> Path:
     """Write all there is of a cell's deployment below ``folder``, and return where.
 
-    ``events`` are those that were heard of before: of objects that are gone. What cannot be read is said where it would be.
-    Raises ``OSError`` where nothing can be written.
+    ``events`` are those that were heard of before: of objects that are gone; ``kinds`` are those of what was applied. What cannot
+    be read is said where it would be. Raises ``OSError`` where nothing can be written.
     """
     place = folder / f"{cell.id}_{datetime.now(UTC):%Y%m%d-%H%M%S-%f}_{os.getpid()}"
     place.mkdir(parents=True)
@@ -60,11 +69,11 @@ def keep_evidence(
     hide = masking(())
     # A server that is away is waited for once, not with each question.
     with suppress(UnreachableError):
-        for found in _objects(api, identity.selector(cell.id), namespace, troubles):
+        for found in _objects(api, kinds, identity.selector(cell.id), namespace, troubles):
             objects += found
         pods = [pod_of(one) for one in objects if one["kind"] == POD.kind]
         hide = masking(pods, _secrets(api, identity.selector(cell.id), namespace))
-        for pod in pods:
+        for pod in _chosen(pods, troubles):
             for name, text in _logs(api, pod, troubles):
                 (place / name).write_text(hide(text))
         with _noting(troubles):
@@ -110,35 +119,23 @@ def table(events: Iterable[Event]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def without_middle(text: str, longest: int = LONGEST_LOG) -> str:
-    """A text that is not longer than that: what stands between its beginning and its end is left out, and counted."""
-    if len(text) <= longest:
-        return text
-    half = longest // 2
-    return f"{text[:half]}\n\n[… {len(text) - 2 * half} characters are left out …]\n\n{text[-half:]}"
-
-
-def container_log(api: KubeApi, namespace: str, of: LogOf, lines: int) -> str:
-    """A container's last lines; empty where it has written none, or where the node does not have them any more."""
-    text = api.log(of.pod, namespace, of.container, previous=of.previous, lines=lines)
-    # The kubelet keeps one run that has ended, and answers so, with success, for those before.
-    return "" if text.startswith(_GONE) else text
-
-
 @contextmanager
 def _noting(troubles: list[str]) -> Iterator[None]:
     """Keeps trouble with the cluster from ending what is being gathered, and notes it. Raises ``UnreachableError``."""
     try:
         yield
-    except UnreachableError as error:
-        troubles.append(error.what)
-        raise
     except DeployError as error:
         troubles.append(error.what)
+        if isinstance(error, RefusedError) and error.status in BUSY:
+            raise UnreachableError(error.what) from None
+        if isinstance(error, UnreachableError):
+            raise
 
 
-def _objects(api: KubeApi, selector: str, namespace: str, troubles: list[str]) -> Iterator[list[Manifest]]:
-    for kind in _KINDS:
+def _objects(
+    api: KubeApi, applied: Iterable[Kind], selector: str, namespace: str, troubles: list[str]
+) -> Iterator[list[Manifest]]:
+    for kind in dict.fromkeys((*_KINDS, *(one for one in applied if one != SECRET))):
         with _noting(troubles):
             yield api.list(kind, namespace, selector)
 
@@ -150,13 +147,22 @@ def _secrets(api: KubeApi, selector: str, namespace: str) -> list[str]:
     return []
 
 
+def _chosen(pods: Sequence[Pod], troubles: list[str]) -> Sequence[Pod]:
+    """Those whose logs are kept: of many, the first that are not ready."""
+    if (rest := len(pods) - MOST_PODS) > 0:
+        troubles.append(f"the logs of {rest} of {len(pods)} pods")
+    return sorted(pods, key=lambda pod: pod.is_ready)[:MOST_PODS]
+
+
 def _logs(api: KubeApi, pod: Pod, troubles: list[str]) -> Iterator[tuple[str, str]]:
     """The files of a pod's logs: name and text."""
     for one in pod.containers:
         for previous in (False, True) if one.restarts else (False,):
-            with _noting(troubles):
-                if text := container_log(api, pod.namespace, LogOf(pod.name, one.name, previous), LOG_LINES):
-                    yield f"{pod.name}_{one.name}{'_previous' if previous else ''}.log", without_middle(text)
+            try:
+                if text := whole_log(api, pod.namespace, LogOf(pod.name, one.name, previous)):
+                    yield f"{pod.name}_{one.name}{'_previous' if previous else ''}.log", text
+            except DeployError as error:  # a node that is away keeps nobody from what others have
+                troubles.append(error.what)
 
 
 def _with_latest(before: Sequence[Event], now: Iterable[Event], objects: Iterable[Manifest]) -> list[Event]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from pytest_llmperf.deploy.kubernetes.api.kinds import EVENT, NODE, POD, PVC, REPLICASET, Kind
+from pytest_llmperf.deploy.kubernetes.api.refusals import LoginError
 from pytest_llmperf.deploy.kubernetes.api.watch import Snapshot, Watched
 from pytest_llmperf.deploy.kubernetes.names import Identity
 from pytest_llmperf.deploy.kubernetes.ready.capacity import candidates
-from pytest_llmperf.deploy.kubernetes.ready.evidence import container_log
+from pytest_llmperf.deploy.kubernetes.ready.container_log import log_text
 from pytest_llmperf.deploy.kubernetes.ready.pod_faults import is_said_silent
 from pytest_llmperf.deploy.kubernetes.ready.pods import Pod, pod_of
 from pytest_llmperf.deploy.kubernetes.ready.seen import (
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 READ_S = 5.0
 """How old a log may be before it is read again."""
+LOG_S = 2.0
+"""How long a log may be waited for: what is waited for is not the log, and a node that is away has none to give."""
 NODES_S = 10.0
 """The same, of what is known of the cluster's nodes."""
 LOG_LINES = 1000
@@ -68,8 +70,10 @@ class Looking:
 
     def __post_init__(self) -> None:
         engine = self.rendered.engine
-        found = (one for one in self.rendered.objects if (one["kind"], one["metadata"]["name"]) == (engine.kind, engine.name))
-        self.workload_kind: Kind = self.api.kind_of(next(found))
+        kinds = {(one["kind"], one["metadata"]["name"]): self.api.kind_of(one) for one in self.rendered.objects}
+        self.workload_kind = kinds[engine.kind, engine.name]
+        self.kinds = tuple(dict.fromkeys(kinds.values()))
+        """Of all objects that were applied."""
         self._clock_offset_s = self.api.now() - time()
 
     def watched(self) -> tuple[Watched, ...]:
@@ -126,10 +130,14 @@ class Looking:
         state, now = (one.exits, one.is_running), monotonic()
         known = self._logs.get(of)
         if known is None or known.state != state or now - known.at > READ_S:
-            # A node that does not answer for a moment has its logs later; what is waited for is not its log.
-            with suppress(DeployError):
-                known = _Read(now, state, container_log(self.api, self.namespace, of, LOG_LINES))
-            known = self._logs[of] = known or _Read(now, state, "")
+            text = known.text if known is not None else ""
+            try:
+                text = log_text(self.api, self.namespace, of, LOG_LINES, LOG_S)
+            except LoginError:
+                raise  # a watch that goes on hears of that only when it ends
+            except DeployError:
+                pass  # what was read before counts
+            known = self._logs[of] = _Read(monotonic(), state, text)
         return replace(seen, logs={**seen.logs, of: known.text})
 
     def node_labels(self, name: str) -> Mapping[str, str]:

@@ -9,6 +9,8 @@ from datetime import datetime
 from typing import Any
 
 Labels = Mapping[str, str]
+PODS = "pods"
+"""The resource of a node that says how many pods it takes."""
 
 _NUMBER = re.compile(r"([-+]?[\d.]+(?:[eE][-+]?\d+)?)([a-zA-Z]*)")
 _SUFFIXES = {"": 1.0, "n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
@@ -293,7 +295,7 @@ def _probe(found: Mapping[str, Any] | None) -> Probe | None:
 
 
 def _requests(spec: Mapping[str, Any]) -> Mapping[str, float]:
-    """What the scheduler counts: all containers together, or the greediest of the init containers, which run before."""
+    """What the scheduler counts: one pod, and all containers together, or the greediest of the init containers before them."""
     together: dict[str, float] = dict(_quantities(spec.get("overhead") or {}))
     before: dict[str, float] = {}
     for one in spec.get("initContainers") or ():
@@ -304,7 +306,7 @@ def _requests(spec: Mapping[str, Any]) -> Mapping[str, float]:
         for name, amount in _asked(one):
             together[name] = together.get(name, 0.0) + amount
     names = {**together, **before}
-    return {name: max(together.get(name, 0.0), before.get(name, 0.0)) for name in names}
+    return {**{name: max(together.get(name, 0.0), before.get(name, 0.0)) for name in names}, PODS: 1.0}
 
 
 def _asked(container: Mapping[str, Any]) -> Iterable[tuple[str, float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from pytest_llmperf.deploy.kubernetes.names import QUEUE
-from pytest_llmperf.deploy.kubernetes.ready.capacity import NoRoom, amount, why_no_node
+from pytest_llmperf.deploy.kubernetes.ready.capacity import NoRoom, asked_for, why_no_node
 from pytest_llmperf.deploy.kubernetes.ready.claims import claim_finding
 from pytest_llmperf.deploy.kubernetes.ready.findings import Diagnosis, Patience, Stage, Waiting, shortened
 from pytest_llmperf.deploy.kubernetes.ready.pods import Pod
@@ -21,7 +21,9 @@ _SCALING_UP = ("TriggeredScaleUp", "Nominated")
 """What the cluster's autoscaler and Karpenter say of a pod for which they add a node."""
 _NOT_SCALING_UP = ("NotTriggerScaleUp", "FailedScaleUp")
 _AFTER_REASONS = re.compile(r"\.? *(?:preemption: .*|no new claims to deallocate.*)", re.DOTALL)
-_RESOLVABLE = re.compile(r"Insufficient .*No preemption victims found", re.DOTALL)
+_IN_USE = re.compile(r"Insufficient |Too many pods")
+"""What the scheduler says of a resource that a node has no more of now."""
+_RESOLVABLE = re.compile(rf"(?:{_IN_USE.pattern}).*No preemption victims found", re.DOTALL)
 _QUEUE_HINT = "Wait until they are done, or wait longer for them: --llmperf-queue-timeout."
 _KUEUE_HINT = "`kubectl get workloads,localqueues` says what it waits for; --llmperf-queue-timeout waits longer."
 _GATE_HINT = "Whatever put the gate there takes it away again, or is not running; --llmperf-queue-timeout waits longer."
@@ -45,7 +47,7 @@ def placing_finding(pod: Pod, seen: Seen, settings: KubernetesSettings) -> Diagn
         patience = Patience("unscheduled", grace_s, never)
         return Waiting("waiting for the scheduler", Stage.HELD, (patience,))
     room = why_no_node(pod, seen.nodes) if seen.nodes is not None else _told_by_scheduler(pod, scheduled.message)
-    if room is not None and room.is_queue and "Insufficient" not in scheduled.message:
+    if room is not None and room.is_queue and _IN_USE.search(scheduled.message) is None:
         room = None  # something else keeps it from the nodes that others use
     if room is not None and room.is_queue:
         return _queued(pod, room, scheduled.message, seen, settings)
@@ -117,7 +119,7 @@ def _told_by_scheduler(pod: Pod, message: str) -> NoRoom | None:
     resource = next((name for name in pod.requests if is_accelerator(name) and f"Insufficient {name}" in message), None)
     if resource is None:
         return NoRoom(_reasons(message), is_queue=True)
-    return NoRoom(f"{amount(resource, pod.requests[resource])} {resource}: in use by others", is_queue=True)
+    return NoRoom(f"{asked_for(pod, resource)}: in use by others", is_queue=True)
 
 
 def _reasons(message: str) -> str:

@@ -10,17 +10,17 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from pytest_llmperf.deploy.base import Phase, Progress
-from pytest_llmperf.deploy.kubernetes.api.kinds import EVENT, NODE, POD
+from pytest_llmperf.deploy.kubernetes.api.kinds import POD
 from pytest_llmperf.deploy.kubernetes.api.watch import Watch, watching
 from pytest_llmperf.deploy.kubernetes.names import Identity
-from pytest_llmperf.deploy.kubernetes.ready.container_faults import how_it_ended, log_of
+from pytest_llmperf.deploy.kubernetes.ready.container_faults import log_of
+from pytest_llmperf.deploy.kubernetes.ready.container_log import log_text
 from pytest_llmperf.deploy.kubernetes.ready.diagnose import diagnose, pods_to_come
-from pytest_llmperf.deploy.kubernetes.ready.evidence import container_log, keep_evidence, masking, secrets_in_objects
-from pytest_llmperf.deploy.kubernetes.ready.findings import Diagnosis, Waiting, shortened
-from pytest_llmperf.deploy.kubernetes.ready.looking import Looking
-from pytest_llmperf.deploy.kubernetes.ready.pod_faults import disruption
-from pytest_llmperf.deploy.kubernetes.ready.pods import Container, Pod, pod_of
-from pytest_llmperf.deploy.kubernetes.ready.seen import LogOf, Seen, event_of, node_of
+from pytest_llmperf.deploy.kubernetes.ready.evidence import keep_evidence, masking, secrets_in_objects
+from pytest_llmperf.deploy.kubernetes.ready.findings import Diagnosis, Waiting
+from pytest_llmperf.deploy.kubernetes.ready.looking import LOG_S, Looking
+from pytest_llmperf.deploy.kubernetes.ready.pods import Pod, pod_of
+from pytest_llmperf.deploy.kubernetes.ready.seen import LogOf, Seen
 from pytest_llmperf.deploy.kubernetes.ready.timeline import Timeline
 from pytest_llmperf.deploy.kubernetes.settings import KubernetesSettings
 from pytest_llmperf.errors import DeployError
@@ -36,7 +36,6 @@ TICK_S = 5.0
 """How long nothing may happen before it is looked again: at the log of an engine that starts, at how long a state has lasted."""
 LOAD_LINES = 2000
 """Of a log, in which the engine has said how long it loaded the weights."""
-_TELLING = ("Preempted", "Evicted", "TaintManagerEviction", "NodeNotReady", "Preempting", "NodeShutdown")
 
 
 @dataclass(frozen=True)
@@ -75,12 +74,12 @@ def await_running(
         with watching(api, looking.watched()) as watch:
             pods, ready_at = _until_ready(watch, looking, timeline, settings, progress)
     except _FailedError as failed:
-        raise _error(api, rendered, identity, namespace, settings.log_directory, failed) from None
+        raise _error(looking, settings.log_directory, failed) from None
     container = pods[0].container(rendered.engine.container)
     assert container is not None
     log = ""
     with suppress(DeployError):  # pods that are ready are, also where their log cannot be read
-        log = container_log(api, namespace, LogOf(pods[0].name, container.name), LOAD_LINES)
+        log = log_text(api, namespace, LogOf(pods[0].name, container.name), LOAD_LINES, LOG_S)
     return ReadyPods(
         pods=pods,
         phases=timeline.phases(ready_at, log),
@@ -93,64 +92,20 @@ def await_running(
 
 def engine_log(api: KubeApi, rendered: Rendered, identity: Identity, namespace: str, lines: int) -> str:
     """The last lines of the engine's pods without secrets; of one that was restarted, those of the run that ended."""
-    pods = _pods_of(api, rendered, identity, namespace)
+    pods = engine_pods(api, rendered, identity, namespace)
     hide = _masking(rendered, pods)
     tails = []
     for pod in pods:
         if (one := pod.container(rendered.engine.container)) is not None:
-            text = hide(container_log(api, namespace, log_of(pod, one), lines)).rstrip()
+            text = hide(log_text(api, namespace, log_of(pod, one), lines)).rstrip()
             tails.append(f"{pod.name}:\n{text}" if len(pods) > 1 else text)
     return "\n".join(filter(None, tails))
 
 
-def lost_reason(api: KubeApi, rendered: Rendered, identity: Identity, namespace: str, ready: ReadyPods) -> str | None:
-    """Why one of the pods that were ``ready`` does not serve any more, or None while all do. One that is slow is not lost."""
-    now = {pod.name: pod for pod in _pods_of(api, rendered, identity, namespace)}
-    engine = rendered.engine.container
-    reasons = (_lost(api, before, now.get(before.name), engine, namespace) for before in ready.pods)
-    return next((reason for reason in reasons if reason is not None), None)
-
-
-def _lost(api: KubeApi, before: Pod, now: Pod | None, engine: str, namespace: str) -> str | None:
-    if now is None or now.uid != before.uid:
-        return f"the pod {before.name} is gone{_said(api, before, namespace)}"
-    if why := disruption(now):
-        return f"the pod {now.name} {why}"
-    if now.is_deleted:
-        return f"the pod {now.name} is being deleted{_said(api, before, namespace)}"
-    # A sidecar that is started again (a mesh's, an exporter) takes no answer from the load.
-    known, one = before.container(engine), now.container(engine)
-    if known is not None and one is not None and one.exits > known.exits:
-        return _restarted(now, one)
-    if now.phase == "Failed":
-        return f"the pod {now.name} has failed: {now.reason} {now.message}".rstrip()
-    return None if now.is_ready else _node_lost(api, now)
-
-
-def _restarted(pod: Pod, one: Container) -> str:
-    ended = one.ended or one.last
-    how = how_it_ended(one, ended) if ended is not None else "was started again"
-    return f"the container {one.name} of the pod {pod.name} {how}"
-
-
-def _said(api: KubeApi, pod: Pod, namespace: str) -> str:
-    """The last that was said of a pod that goes."""
-    found = api.list(EVENT, namespace, fields=f"involvedObject.uid={pod.uid}")
-    events = sorted((event_of(one) for one in found), key=lambda one: one.last_s)
-    # That its containers are stopped is the consequence of what else was said.
-    telling = [one for one in events if one.reason in _TELLING] or [one for one in events if one.reason == "Killing"]
-    return f": {telling[-1].reason}: {shortened(telling[-1].message, 160)}" if telling else ""
-
-
-def _node_lost(api: KubeApi, pod: Pod) -> str | None:
-    """Of a pod that is not ready: whether that is because nobody hears of its node."""
-    found = api.get(NODE, pod.node) if api.may("get", NODE).allowed else None
-    if found is None:
-        return None
-    ready = node_of(found).condition("Ready")
-    if ready is None or ready.is_true:
-        return None
-    return f"the node {pod.node} is not ready: {ready.reason}: {shortened(ready.message, 160)}"
+def engine_pods(api: KubeApi, rendered: Rendered, identity: Identity, namespace: str) -> list[Pod]:
+    """The cell's pods that have the engine's container."""
+    found = [pod_of(one) for one in api.list(POD, namespace, identity.selector(rendered.cell.id))]
+    return sorted((pod for pod in found if pod.container(rendered.engine.container) is not None), key=lambda pod: pod.name)
 
 
 def _until_ready(
@@ -206,30 +161,39 @@ class _Clocks:
         return over, min([TICK_S, *(left_s for left_s, _ in left if left_s > 0)])
 
 
-def _error(
-    api: KubeApi, rendered: Rendered, identity: Identity, namespace: str, folder: Path | None, failed: _FailedError
-) -> DeployError:
+def _error(looking: Looking, folder: Path | None, failed: _FailedError) -> DeployError:
     """The error that a user reads. Trouble in gathering what lies beside it never hides it."""
     found, seen = failed.found, failed.seen
-    hide = _masking(rendered, seen.pods)
+    hide = _masking(looking.rendered, seen.pods)
     kept = ""
     if folder is not None:
         try:
-            place = keep_evidence(api, identity, rendered.cell, namespace, folder, found.text, seen.events)
+            place = keep_evidence(
+                looking.api,
+                looking.identity,
+                looking.rendered.cell,
+                looking.namespace,
+                folder,
+                found.text,
+                seen.events,
+                kinds=looking.kinds,
+            )
             kept = f"(logs, events and objects: {place})"
         except (DeployError, OSError) as error:
             kept = f"(logs, events and objects could not be kept: {error})"
-    if found.log is None:
-        return DeployError(hide(found.text), hint="\n  ".join(filter(None, [found.hint, kept])))
-    lines = hide(seen.logs.get(found.log, "")).splitlines()[-TAIL_LINES:] or ["(the container has written nothing)"]
-    return DeployError(hide(found.text), hint=found.hint, log_tail="\n".join(filter(None, [*lines, kept])))
+    hint = "\n  ".join(filter(None, [found.hint, kept]))
+    tail = "" if found.log is None else "\n".join(hide(_log(looking, seen, found.log)).splitlines()[-TAIL_LINES:])
+    return DeployError(hide(found.text), hint=hint, log_tail=tail)
+
+
+def _log(looking: Looking, seen: Seen, of: LogOf) -> str:
+    """What a container wrote last; where that could not be read before, it is tried once more."""
+    try:
+        text = seen.logs.get(of) or log_text(looking.api, looking.namespace, of, TAIL_LINES, LOG_S)
+    except DeployError as error:
+        return f"(its log could not be read: {error.what})"
+    return text.strip("\n") or "(the container has written nothing)"
 
 
 def _masking(rendered: Rendered, pods: Sequence[Pod]) -> Callable[[str], str]:
     return masking(pods, secrets_in_objects(rendered.objects))
-
-
-def _pods_of(api: KubeApi, rendered: Rendered, identity: Identity, namespace: str) -> list[Pod]:
-    """The cell's pods that have the engine's container."""
-    found = [pod_of(one) for one in api.list(POD, namespace, identity.selector(rendered.cell.id))]
-    return sorted((pod for pod in found if pod.container(rendered.engine.container) is not None), key=lambda pod: pod.name)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pytest_llmperf.deploy.engine_options import base_name, options_of, value_of
-from pytest_llmperf.deploy.kubernetes.rendering.manifests import Manifest, Sourced
+from pytest_llmperf.deploy.kubernetes.api.kinds import Manifest
+from pytest_llmperf.deploy.kubernetes.rendering.manifests import Sourced
 from pytest_llmperf.deploy.kubernetes.rendering.structure import PodTemplate, holders, pod_templates, section
 from pytest_llmperf.errors import ConfigError, Where, unknown
 
@@ -74,11 +75,15 @@ def find_engine(objects: Sequence[Sourced]) -> Engine:
 
 
 def check_one_engine(objects: Sequence[Sourced], engine: Engine) -> None:
-    """Refuse what makes several engines of one, or as many as it likes. Raises ``ConfigError``."""
+    """Refuse what makes several engines of one, or as many as it likes, or spreads one over pods. Raises ``ConfigError``."""
     workload = engine.workload
     if workload.manifest["kind"] == "DaemonSet":
         raise _several(workload, f"{workload.title} has an engine on every node", "Make it a Deployment with replicas: 1.")
     for outer in holders(workload.manifest, engine.template.spec):
+        if workload.manifest["kind"] == "LeaderWorkerSet" and (size := outer.get("size")) not in (None, 1):
+            problem = f"size of {workload.title} is {size!r}: an engine in several pods is counted and watched as one pod's"
+            hint = "Set size: 1, or deploy it yourself and measure it with --llmperf-target=endpoint."
+            raise ConfigError(problem, where=workload.where, hint=hint)
         for key in _PODS:
             if (number := outer.get(key)) not in (None, 1):
                 hint = f"Set {key}: 1. Several behind one Service are measured with --llmperf-target=endpoint."

@@ -10,10 +10,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pytest_llmperf.deploy.kubernetes.api.kinds import Manifest
 from pytest_llmperf.deploy.kubernetes.names import QUEUE
 from pytest_llmperf.deploy.kubernetes.rendering.engine_container import Engine, is_accelerator, words_of
 from pytest_llmperf.deploy.kubernetes.rendering.engine_words import for_cell, taken_apart
-from pytest_llmperf.deploy.kubernetes.rendering.manifests import Manifest
 from pytest_llmperf.deploy.kubernetes.rendering.structure import PodTemplate, entries, pod_templates, section
 from pytest_llmperf.deploy.kubernetes.settings import check_queue
 from pytest_llmperf.errors import ConfigError, UnitError, Where
@@ -36,8 +36,8 @@ _SHARED_MEMORY = "/dev/shm"
 # Of a tensor-parallel engine, for each accelerator: a worker process with its CUDA context and pinned buffers, and shared memory.
 _MEMORY_GIB, _MEMORY_GIB_EACH = 16, 8
 # The API server and the scheduler are a busy process each. An accelerator's worker is one more that spins while it waits, beside
-# threads of its own that copy outputs and talk to the other GPUs: where one of them finds no CPU, all GPUs wait. For one GPU it
-# makes the 4 of the shipped manifest; the clouds' machines with several have 12 or more for each.
+# threads of its own that copy outputs and talk to the other GPUs: where one of them finds no CPU, all GPUs wait. The clouds'
+# machines with several have 12 or more for each. For one the shipped manifest asks for 3: 4 would fit no machine of 4.
 _CPUS, _CPUS_EACH = 2, 2
 _CPU = re.compile(r"(\d+\.?\d*|\.\d+)(m?)")
 _SHARED_GIB_LEAST, _SHARED_GIB_EACH = 8, 4

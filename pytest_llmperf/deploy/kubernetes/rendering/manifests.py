@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from pytest_llmperf.deploy.kubernetes.api.kinds import Manifest
 from pytest_llmperf.errors import ConfigError, Where
 from pytest_llmperf.experiment.yaml_source import shown
-from pytest_llmperf.secrets import MASK, is_secret, masked_text, masked_words
+from pytest_llmperf.secrets import MASK, Hidden, is_secret, masked_text, masked_words
 
 if TYPE_CHECKING:
     _ParserOfYaml = yaml.SafeLoader
 else:
     # libyaml's parser, where PyYAML was built with it, is about ten times faster; the nodes are the same.
     _ParserOfYaml = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-Manifest = dict[str, Any]
-"""One object, as the API takes it."""
 
 _TAG = "tag:yaml.org,2002:"
 _STRING, _MERGE = f"{_TAG}str", f"{_TAG}merge"
@@ -192,6 +190,7 @@ def _flattened(node: yaml.Node, data: object, file: str) -> Iterator[Sourced]:
         return
     manifest: Manifest = _plain(data)
     _check_object(manifest, where)
+    _hide_data(manifest)
     yield Sourced(_without_the_clusters(manifest), where)
 
 
@@ -208,6 +207,13 @@ def _check_object(manifest: Manifest, where: Where) -> None:
     for key in ("labels", "annotations"):
         if not isinstance(metadata.get(key) or {}, dict):
             raise ConfigError(f"'metadata.{key}' of {title(manifest)} must be a mapping", where=where)
+
+
+def _hide_data(manifest: Manifest) -> None:
+    """What a Secret holds is shown to nobody."""
+    for part in ("data", "stringData") if manifest["kind"] == "Secret" else ():
+        if isinstance(data := manifest.get(part), dict):
+            manifest[part] = {key: Hidden(value) if isinstance(value, str) else value for key, value in data.items()}
 
 
 def _without_the_clusters(manifest: Manifest) -> Manifest:
@@ -236,6 +242,8 @@ def _plain(value: Any) -> Any:
 
 
 def _hidden(value: Any, key: str) -> Any:
+    if isinstance(value, Hidden):
+        return MASK
     if isinstance(value, dict):
         name = value.get("name")
         if isinstance(name, str) and is_secret(name) and isinstance(value.get("value"), str):

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pytest_llmperf.deploy.kubernetes.api.kinds import Manifest
 from pytest_llmperf.deploy.kubernetes.names import name_of
-from pytest_llmperf.deploy.kubernetes.rendering.manifests import Manifest
 from pytest_llmperf.deploy.kubernetes.rendering.structure import mappings
 
 INSTANCE = "app.kubernetes.io/instance"
@@ -123,7 +123,8 @@ def _host_of(services: Mapping[str, str]) -> re.Pattern[str] | None:
 def _rename_hosts(value: Any, key: str, host: re.Pattern[str], services: Mapping[str, str]) -> Any:
     """Services in the URLs of commands, variables and files."""
     if isinstance(value, str):
-        return host.sub(lambda match: services[match[0]], value) if key in _TEXTS else value
+        # A secret stays one: ``sub`` makes plain text.
+        return type(value)(host.sub(lambda match: services[match[0]], value)) if key in _TEXTS else value
     if isinstance(value, dict):
         for inner_key, inner in value.items():
             value[inner_key] = _rename_hosts(inner, key if key == "data" else inner_key, host, services)

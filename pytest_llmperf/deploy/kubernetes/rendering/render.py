@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_llmperf.deploy.engine_options import options_of
+from pytest_llmperf.deploy.kubernetes.api.kinds import Manifest
 from pytest_llmperf.deploy.kubernetes.names import CELL, OWNER, Identity, label_of
 from pytest_llmperf.deploy.kubernetes.rendering import engine_patch, weights
 from pytest_llmperf.deploy.kubernetes.rendering.engine_container import (
@@ -16,10 +17,10 @@ from pytest_llmperf.deploy.kubernetes.rendering.engine_container import (
     find_service,
     port_of,
 )
-from pytest_llmperf.deploy.kubernetes.rendering.manifests import Manifest, Sourced, copied, dump, title
+from pytest_llmperf.deploy.kubernetes.rendering.manifests import Sourced, copied, dump, title
 from pytest_llmperf.deploy.kubernetes.rendering.renaming import new_names, rename
 from pytest_llmperf.deploy.kubernetes.rendering.simulated import simulate
-from pytest_llmperf.deploy.kubernetes.rendering.sources import RELEASE_NAMESPACE, read_source
+from pytest_llmperf.deploy.kubernetes.rendering.sources import RELEASE_NAMESPACE, check_values, read_source
 from pytest_llmperf.deploy.kubernetes.rendering.structure import claim_templates, label, pod_templates, section
 from pytest_llmperf.deploy.kubernetes.settings import RenderSettings
 from pytest_llmperf.errors import ConfigError
@@ -63,7 +64,7 @@ class Rendered:
     """The objects of a cell in the order of applying. ``resource`` is what each of its pods has ``gpus`` of."""
 
     cell: Cell
-    objects: tuple[Manifest, ...]
+    objects: tuple[Manifest, ...] = field(repr=False)
     engine: EngineRef
     service: ServiceRef
     resource: str
@@ -99,6 +100,12 @@ def render(cell: Cell, settings: RenderSettings, environ: Mapping[str, str], suf
     )
 
 
+def render_all(cells: Sequence[Cell], settings: RenderSettings, environ: Mapping[str, str]) -> list[Rendered]:
+    """The objects of all the cells of a session, with the names of none. Raises ``ConfigError``."""
+    check_values(cells, settings)
+    return [render(cell, settings, environ) for cell in cells]
+
+
 def placed(rendered: Rendered, identity: Identity, namespace: str, owner: Mapping[str, Any] | None) -> tuple[Manifest, ...]:
     """The objects as this process's own: its labels, the namespace, the ``owner`` with whom they end. Raises ``ConfigError``."""
     labels = identity.labels(rendered.cell.id)
@@ -123,12 +130,6 @@ def placed(rendered: Rendered, identity: Identity, namespace: str, owner: Mappin
 def documented(objects: Iterable[Manifest]) -> tuple[str, ...]:
     """Each object as YAML without secrets."""
     return tuple(dump([one]) for one in objects)
-
-
-def check(cells: Iterable[Cell], settings: RenderSettings, environ: Mapping[str, str]) -> None:
-    """Whether everything can be rendered, before a test runs. Raises ``ConfigError`` for the first cell that cannot."""
-    for cell in cells:
-        render(cell, settings, environ)
 
 
 def _patch(
@@ -186,4 +187,5 @@ def _replaced(value: Any, namespace: str) -> Any:
         return {key: _replaced(inner, namespace) for key, inner in value.items()}
     if isinstance(value, list):
         return [_replaced(inner, namespace) for inner in value]
-    return value.replace(RELEASE_NAMESPACE, namespace) if isinstance(value, str) else value
+    # A secret stays one: ``replace`` knows only plain text.
+    return type(value)(value.replace(RELEASE_NAMESPACE, namespace)) if isinstance(value, str) else value

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pytest_llmperf.deploy.kubernetes.rendering.manifests import Manifest, dump, hidden
+from pytest_llmperf.deploy.kubernetes.api.kinds import Manifest
+from pytest_llmperf.deploy.kubernetes.rendering.manifests import dump, hidden
 from pytest_llmperf.deploy.kubernetes.rendering.render import Rendered
 from pytest_llmperf.deploy.kubernetes.rendering.sources import RELEASE_NAMESPACE
 from pytest_llmperf.errors import ConfigError, Where

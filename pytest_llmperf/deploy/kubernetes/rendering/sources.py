@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from pytest_llmperf.deploy.kubernetes.rendering.manifests import Manifest, Sourced, copied, parse_objects, read_objects
+from pytest_llmperf.deploy.kubernetes.api.kinds import Manifest
+from pytest_llmperf.deploy.kubernetes.rendering.manifests import Sourced, copied, parse_objects, read_objects
 from pytest_llmperf.deploy.kubernetes.rendering.shape import check_shape
 from pytest_llmperf.deploy.kubernetes.settings import RenderSettings
 from pytest_llmperf.errors import ConfigError, Where
@@ -85,13 +86,19 @@ def source_of(cell: Cell, settings: RenderSettings) -> Path:
     return of_method if of_method.exists() else chosen
 
 
+def check_values(cells: Sequence[Cell], settings: RenderSettings) -> None:
+    """Raises ``ConfigError`` for a chart's values where none of the cells is made from a chart."""
+    sources = dict.fromkeys(source_of(cell, settings) for cell in cells)
+    if settings.helm_values and sources and not any(map(_is_chart, sources)):
+        problem = f"{' and '.join(map(shown, sources))}: no chart is deployed, and nothing else takes values"
+        raise ConfigError(problem, where=Where(option=VALUES_OPTION))
+
+
 @cache
 def _read(path: Path, helm_values: tuple[Path, ...], programs: str | None) -> tuple[Sourced, ...]:
     """Read once in a session: all cells are made from the same, also when a file is edited meanwhile."""
-    if path.is_dir() and (path / _CHART).is_file():
+    if _is_chart(path):
         objects = _chart(path, helm_values, programs)
-    elif helm_values:
-        raise ConfigError(f"{shown(path)} is no chart: it takes no values", where=Where(option=VALUES_OPTION))
     elif path.is_dir() and any((path / name).is_file() for name in _KUSTOMIZATIONS):
         text = _said(("kubectl", "kustomize", str(path)), "a kustomization", path, programs)
         objects = parse_objects(text, f"kubectl kustomize {shown(path)}")
@@ -102,6 +109,10 @@ def _read(path: Path, helm_values: tuple[Path, ...], programs: str | None) -> tu
         objects = read_objects(path)
     _check(objects, path)
     return tuple(objects)
+
+
+def _is_chart(path: Path) -> bool:
+    return path.is_dir() and (path / _CHART).is_file()
 
 
 def _chart(path: Path, helm_values: Iterable[Path], programs: str | None) -> list[Sourced]:

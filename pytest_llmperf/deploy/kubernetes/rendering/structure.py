@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_llmperf.deploy.kubernetes.rendering.manifests import Manifest
+from pytest_llmperf.deploy.kubernetes.api.kinds import Manifest
 
 _SELECTING = {
     "DaemonSet",

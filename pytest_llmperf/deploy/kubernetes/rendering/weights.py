@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from pytest_llmperf.deploy.engine_options import Option, base_name, options_of, value_of
+from pytest_llmperf.deploy.kubernetes.api.kinds import Manifest
 from pytest_llmperf.deploy.kubernetes.rendering.engine_container import Engine
 from pytest_llmperf.deploy.kubernetes.rendering.engine_patch import GIB, raised, set_variable, set_variables
-from pytest_llmperf.deploy.kubernetes.rendering.manifests import Manifest, Sourced
+from pytest_llmperf.deploy.kubernetes.rendering.manifests import Sourced
 from pytest_llmperf.deploy.kubernetes.rendering.structure import claim_templates, entries, mappings, pod_templates, section
 from pytest_llmperf.deploy.kubernetes.settings import check_hf_secret, check_model_cache
 from pytest_llmperf.errors import Where
 from pytest_llmperf.experiment.fit import weight_bytes
 from pytest_llmperf.experiment.records import Cell
+from pytest_llmperf.secrets import Hidden
 
 CACHE_OPTION = "--llmperf-model-cache"
 SECRET_OPTION = "--llmperf-hf-secret"
@@ -27,6 +29,21 @@ _VOLUME, _MOUNT = "llmperf-models", "/llmperf-models"
 _DOWNLOADERS = (("hf", "download"), ("huggingface-cli", "download"))
 # An engine's option that says which files it reads or where it keeps them, and the downloader's for the same.
 _OF_THE_DOWNLOAD = {"revision": "--revision", "download-dir": "--cache-dir"}
+_OFFLINE = "HF_HUB_OFFLINE"
+_READS_MORE = frozenset(
+    {
+        "code-revision",
+        "download-dir",
+        "hf-config-path",
+        "lora-modules",
+        "speculative-config",
+        "speculative-model",
+        "tokenizer",
+        "tokenizer-revision",
+        "trust-remote-code",
+    }
+)
+"""An engine's options that may name files which no download has fetched, or (``download-dir``) which vLLM finds online only."""
 _DOWNLOAD_SHARE = 1.2
 """Beside the weights lie a tokenizer, a file that is not finished yet, and what else the repository has."""
 _CACHES_BYTES = 20 * GIB
@@ -47,7 +64,8 @@ def parse_model_cache(text: str) -> ModelCache:
     if kind == "pvc":
         return ModelCache({"persistentVolumeClaim": {"claimName": place}})
     if kind == "hostpath":
-        return ModelCache({"hostPath": {"path": place, "type": "DirectoryOrCreate"}})
+        # One that is made for a pod is root's, and no pod of another user can write to it.
+        return ModelCache({"hostPath": {"path": place, "type": "Directory"}})
     return ModelCache({"emptyDir": {}})
 
 
@@ -115,7 +133,7 @@ def set_token(objects: list[Sourced], engine: Engine, hf_secret: str | None, env
     """Give engine and download a token: that of a Secret that exists, else ``HF_TOKEN``, else what the manifest refers to."""
     if hf_secret is not None:
         source = token_reference(hf_secret)
-    elif token := environ.get(TOKEN, "").strip():
+    elif token := Hidden(environ.get(TOKEN, "").strip()):
         source = {"secretKeyRef": {"name": _TOKEN_SECRET, "key": _TOKEN_KEY}}
         objects.append(Sourced(_secret(token), Where(option=f"the variable {TOKEN}")))
     else:
@@ -125,8 +143,15 @@ def set_token(objects: list[Sourced], engine: Engine, hf_secret: str | None, env
 
 
 def set_downloads(engine: Engine, cell: Cell, options: Sequence[Option]) -> None:
-    """Fetch the cell's model, of the revision and to the place that the engine's options name."""
+    """Fetch the cell's model, of the revision and to the place that the engine's options name.
+
+    An engine that its manifest takes offline, since all is there by then, is online where its options may name more.
+    """
     named = {base_name(option[0]): option for option in options}
+    reads_more = any(name.partition(".")[0] in _READS_MORE for name in named)
+    if downloads(engine) and reads_more and _OFFLINE not in cell.variant.env:
+        variables = entries(engine.container, "env")
+        variables[:] = [one for one in variables if one.get("name") != _OFFLINE]
     added = [(f"{theirs}={value_of(named[ours])}",) for ours, theirs in _OF_THE_DOWNLOAD.items() if ours in named]
     replaced = [base_name(option[0]) for option in added]
     for container in downloads(engine):
@@ -196,7 +221,7 @@ def _claims_in_use(objects: Sequence[Sourced]) -> set[str]:
     }
 
 
-def _secret(token: str) -> Manifest:
+def _secret(token: Hidden) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Secret",

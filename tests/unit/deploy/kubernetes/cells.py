@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from pytest_llmperf.deploy.kubernetes.rendering.manifests import Manifest
+from pytest_llmperf.deploy.kubernetes.api.kinds import Manifest
 from pytest_llmperf.deploy.kubernetes.rendering.render import Rendered, render
 from pytest_llmperf.deploy.kubernetes.settings import RenderSettings
 from pytest_llmperf.experiment.catalog import builtin_directory, load_catalog

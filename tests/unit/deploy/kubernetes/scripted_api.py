@@ -19,7 +19,7 @@ from pytest_llmperf.deploy.kubernetes.api.transport import Transport
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer. ``is_cut``: none, the connection is closed; ``lines``: a watch; ``stays``: it is not ended."""
+    """One answer. ``is_cut``: none, the connection is closed; ``lines``: a watch, that ``stays`` open, or ``breaks`` off."""
 
     status: int = 200
     body: object = field(default_factory=dict)
@@ -27,6 +27,7 @@ class Reply:
     is_cut: bool = False
     lines: Sequence[object] | None = None
     stays: bool = False
+    breaks: bool = False
 
 
 CUT = Reply(is_cut=True)
@@ -115,7 +116,9 @@ class _Handler(BaseHTTPRequestHandler):
             text = json.dumps(line).encode() + b"\n"
             self.wfile.write(b"%x\r\n%s\r\n" % (len(text), text))
         self.wfile.flush()
-        if reply.stays:
+        if reply.breaks:
+            self.close_connection = True
+        elif reply.stays:
             self.server.ended.wait()
             self.close_connection = True
         else:

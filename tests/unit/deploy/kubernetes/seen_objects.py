@@ -10,7 +10,7 @@ from pytest_llmperf.deploy.kubernetes.ready.pods import Condition, Container, En
 from pytest_llmperf.deploy.kubernetes.ready.seen import Controller, Event, Node, Seen
 from pytest_llmperf.deploy.kubernetes.settings import KubernetesSettings, RenderSettings
 
-SETTINGS = KubernetesSettings(RenderSettings(), "unit0000")
+SETTINGS = KubernetesSettings(RenderSettings(), "unit0000", ready_timeout_s=1800.0)
 GPU = "nvidia.com/gpu"
 NODE = Node(
     "node1",

@@ -95,6 +95,16 @@ def test_a_connection_that_is_cut_goes_on_where_it_was() -> None:
     assert any("trying again" in phrase for phrase in told)
 
 
+def test_a_connection_that_is_cut_in_the_middle_is_told_in_plain_words() -> None:
+    told: list[str] = []
+    half = Reply(lines=(event("ADDED", pod("a", 3)),), breaks=True)
+    replies = [listed(2), half, streamed(event("ADDED", pod("b", 4)), stays=True)]
+    with scripted_api(*replies) as server, watching(api_at(server.url, told), [PODS]) as watch:
+        await_names(watch, "a", "b")
+        assert told[0] == f"{server.url} cannot be reached: the connection was cut; trying again"
+        assert "resourceVersion=3" in server.heard[2].path
+
+
 @pytest.mark.parametrize(
     "gone",
     [

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pytest_llmperf.cli import main
-from pytest_llmperf.deploy.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, POD, PVC, SECRET, Kind
+from pytest_llmperf.deploy.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, INGRESS, POD, PVC, SECRET, Kind
 from pytest_llmperf.deploy.kubernetes.doctor.checks import (
     Check,
     Reference,
@@ -27,7 +27,7 @@ from pytest_llmperf.deploy.kubernetes.doctor.checks import (
     version_check,
 )
 from pytest_llmperf.deploy.kubernetes.doctor.examination import pod_of_template
-from pytest_llmperf.deploy.kubernetes.doctor.permissions import IN_CLUSTER, IN_NAMESPACE, Need, needs_of, rules
+from pytest_llmperf.deploy.kubernetes.doctor.permissions import IN_CLUSTER, IN_NAMESPACE, Need, beyond, needs_of, rules
 from pytest_llmperf.deploy.kubernetes.ready.pods import Pod
 from pytest_llmperf.deploy.kubernetes.ready.seen import Node, Nodes
 from pytest_llmperf.deploy.kubernetes.rendering.render import render
@@ -169,6 +169,25 @@ def claim(storage: str | None) -> dict[str, Any]:
 def test_storage(wanted: str | None, classes: list[dict[str, Any]] | None, state: str, what: str) -> None:
     (check,) = storage_checks([claim(wanted)], classes)
     assert (check.what, check.state) == (what, state)
+
+
+def test_a_class_that_eks_does_not_make_is_told_with_how_to_make_it() -> None:
+    (check,) = storage_checks([claim("gp3")], [storage_class("gp2")])
+    assert check.todo.startswith("EKS makes no class of this name: create it (type gp3, by ebs.csi.aws.com")
+    assert "There are: gp2." in check.todo
+
+
+@pytest.mark.parametrize(
+    ("kind", "verbs"),
+    [
+        (SECRET, ()),
+        (INGRESS, ("create", "patch", "delete")),
+        (POD, ("create", "patch")),
+        (Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"), ("create", "patch", "delete", "list")),
+    ],
+)
+def test_what_applying_a_kind_takes_beyond_what_is_needed_anyway(kind: Kind, verbs: tuple[str, ...]) -> None:
+    assert beyond(kind, needs_of("perf")) == verbs
 
 
 def test_claims_of_a_stateful_set_and_none() -> None:

@@ -261,6 +261,32 @@ def test_the_log_of_what_has_not_run_is_empty() -> None:
         assert "previous=true" in server.heard[0].path
 
 
+def test_the_log_of_a_run_that_the_node_has_no_more_is_empty() -> None:
+    with scripted_api(Reply(body="unable to retrieve container logs for containerd://1f")) as server:
+        assert api_at(server.url).log("p", "ns", "x", previous=True) == ""
+
+
+def test_a_log_is_cut_where_it_is() -> None:
+    with scripted_api(Reply(body="one\n")) as server:
+        assert api_at(server.url).log("p", "ns", "x", lines=None, limit_bytes=4) == "one\n"
+        assert "limitBytes=4" in server.heard[0].path
+        assert "tailLines" not in server.heard[0].path
+
+
+def test_a_log_that_nobody_waits_for_is_asked_for_once() -> None:
+    told: list[str] = []
+    with scripted_api(AWAY) as server:
+        with pytest.raises(RefusedError):
+            api_at(server.url, told).log("p", "ns", "x", within_s=5.0)
+        assert len(server.heard) == 1
+    assert told == []
+
+
+def test_a_log_that_does_not_come_is_not_waited_for() -> None:
+    with scripted_api(Reply(lines=(), stays=True)) as server, pytest.raises(UnreachableError, match="no answer in time"):
+        api_at(server.url).log("p", "ns", "x", within_s=0.1)
+
+
 def test_patience_counts_from_the_first_failure_and_again_after_a_success() -> None:
     told: list[str] = []
     attempts = Attempts(told.append, Event())

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_llmperf.deploy.kubernetes.names import QUEUE
 from pytest_llmperf.deploy.kubernetes.ready.capacity import candidates, some, why_no_node
-from pytest_llmperf.deploy.kubernetes.ready.pods import Pod, Requirement, Tolerated
+from pytest_llmperf.deploy.kubernetes.ready.pods import PODS, Pod, Requirement, Tolerated
 from pytest_llmperf.deploy.kubernetes.ready.seen import Claim, Nodes, Taint
 from tests.unit.deploy.kubernetes.seen_objects import (
     GPU,
@@ -161,6 +161,19 @@ def test_queueing_is_no_fault_and_has_its_own_patience() -> None:
     assert waiting.patience[0].then.cause == "waited 60m for 1 nvidia.com/gpu: 8 of 8 in use by team/big"
 
 
+FULL = "0/1 nodes are available: 1 Too many pods. preemption: 0/1 nodes are available: 1 No preemption victims found."
+
+
+def test_a_node_that_has_as_many_pods_as_it_takes_is_queued_for() -> None:
+    asking = unschedulable(FULL, requests={"cpu": 1.0, PODS: 1.0})
+    full = replace(NODE, allocatable={**NODE.allocatable, PODS: 2.0})
+    users = tuple(replace(pod(requests={PODS: 1.0}), name=name) for name in ("a", "b"))
+    waiting = wait(seen(asking, nodes=Nodes((full,), users)))
+    assert (waiting.text, waiting.queue) == ("waiting for room for one more pod: 2 of 2 in use by team/a, team/b", True)
+    assert why_no_node(asking, Nodes((NODE,), users)) is None, "a node that sets no limit"
+    assert wait(seen(asking)).queue, "nodes that may not be read"
+
+
 def test_no_node_will_do() -> None:
     asking = unschedulable(MESSAGE, requests={GPU: 16.0})
     waiting = wait(seen(asking, nodes=Nodes((NODE,), ())))
@@ -220,11 +233,6 @@ def test_queues_of_kueue() -> None:
     assert wait(seen(workload=suspended)).text == "waiting in Kueue's queue gpus"
 
 
-def test_a_claim_that_does_not_exist() -> None:
-    found = fault(seen(unschedulable('0/1 nodes are available: persistentvolumeclaim "weights" not found.', claims=("weights",))))
-    assert found.cause == "there is no PersistentVolumeClaim 'weights'"
-
-
 UNBOUND = "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."
 
 
@@ -237,6 +245,11 @@ UNBOUND = "0/1 nodes are available: pod has unbound immediate PersistentVolumeCl
             "no persistent volumes available for this claim and no storage class is set",
             "the cluster has no default",
         ),
+        (
+            "ProvisioningFailed",
+            "rpc error: code = InvalidArgument desc = hyperdisk-ml disk type is not supported in zone us-east4-a",
+            "its type of disk cannot be had",
+        ),
     ],
 )
 def test_a_claim_that_can_get_no_volume(reason: str, message: str, told: str) -> None:
@@ -244,6 +257,7 @@ def test_a_claim_that_can_get_no_volume(reason: str, message: str, told: str) ->
     found = fault(seen(unschedulable(UNBOUND, claims=("weights",)), claims=(Claim("weights"),), events=(event,)))
     assert found.cause.startswith("the claim weights gets no volume: ")
     assert found.cause.endswith(told)
+    assert "the manifest's storageClassName or the platform's record" in found.hint
 
 
 @pytest.mark.parametrize("reason", ["ProvisioningFailed", "ExternalProvisioning"])
@@ -275,5 +289,8 @@ def test_a_claim_of_which_nothing_was_said() -> None:
     pending = unschedulable(UNBOUND, claims=("weights",))
     waiting = wait(seen(pending, claims=(Claim("weights"),), nodes=Nodes((NODE,), ())))
     assert waiting.text == "waiting for the volumes of its claims"
+    made = said("Provisioning", "something", kind="PersistentVolumeClaim", name="weights")
+    at_it = wait(seen(pending, claims=(Claim("weights"),), events=(made,)))
+    assert [one.state for one in at_it.patience] == ["claim weights of vllm-1"], "its time to get ready begins on a node"
     first = said("WaitForFirstConsumer", "waiting for first consumer", kind="PersistentVolumeClaim", name="weights")
     assert wait(seen(pod(claims=("weights",)), claims=(Claim("weights"),), events=(first,))).text == "scheduled on node1"

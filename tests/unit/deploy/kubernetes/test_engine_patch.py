@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from pytest_llmperf.deploy.kubernetes.api.kinds import Manifest
 from pytest_llmperf.deploy.kubernetes.rendering.engine_container import find_engine, find_service, port_of
-from pytest_llmperf.deploy.kubernetes.rendering.manifests import Manifest, parse_objects
+from pytest_llmperf.deploy.kubernetes.rendering.manifests import parse_objects
 from pytest_llmperf.deploy.kubernetes.settings import RenderSettings
 from pytest_llmperf.deploy.simspec import arguments_of, sim_spec
 from pytest_llmperf.errors import ConfigError
@@ -179,7 +180,7 @@ def test_hardware_that_a_platform_does_not_offer() -> None:
     with pytest.raises(ConfigError, match="l40s is not offered on Google Kubernetes Engine") as caught:
         rendered(cell("gke_l40s_standalone_llama-3.1-8b"))
     assert caught.value.hint is not None
-    assert "eks, k8s, ocp" in caught.value.hint
+    assert "eks, eks-auto, k8s, ocp" in caught.value.hint
 
 
 @pytest.mark.parametrize(("count", "request_gib", "limit_gib", "shared_gib"), [(1, 24, 48, 8), (2, 32, 64, 8), (8, 80, 160, 32)])
@@ -192,7 +193,7 @@ def test_memory_follows_the_number_of_workers(count: int, request_gib: int, limi
     assert shared["sizeLimit"] == f"{shared_gib}Gi"
 
 
-@pytest.mark.parametrize(("count", "cpus"), [(1, "4"), (2, "6"), (8, "18")])
+@pytest.mark.parametrize(("count", "cpus"), [(1, "3"), (2, "6"), (8, "18")])
 def test_cpus_follow_the_number_of_workers(count: int, cpus: str) -> None:
     of = cell("gke_h100_standalone_qwen3-32b")
     _, engine = pod_of(replace(of, hardware=replace(of.hardware, count=count)))
@@ -263,6 +264,21 @@ def test_more_engines_than_one_are_refused(tmp_path: Path, first: str, second: s
     assert caught.value.hint
 
 
+GROUPS = "apiVersion: leaderworkerset.x-k8s.io/v1\nkind: LeaderWorkerSet\nmetadata: {name: a}\nspec:\n  leaderWorkerTemplate:\n"
+
+
+@pytest.mark.parametrize("size", ["size: 2", "size: 0", ""])
+def test_an_engine_in_several_pods_is_refused(tmp_path: Path, size: str) -> None:
+    pods = f"{{metadata: {{labels: {{app: a}}}}, spec: {{containers: [{{name: x, {GPU}}}]}}}}"
+    settings = written(tmp_path, all=f"{service('a', 'a')}---\n{GROUPS}    {size}\n    workerTemplate: {pods}\n")
+    if not size:
+        assert rendered(H100, settings).engine.kind == "LeaderWorkerSet"
+        return
+    told = rf"all\.yaml:6: {size.replace(': ', ' of LeaderWorkerSet/a is ')}: an engine in several pods"
+    with pytest.raises(ConfigError, match=told):
+        rendered(H100, settings)
+
+
 def test_what_scales_others_is_theirs(tmp_path: Path) -> None:
     router = workload("b", "name: router") + "  replicas: 3\n"
     scaler = f"{AUTOSCALER}spec: {{scaleTargetRef: {{kind: Deployment, name: b}}}}\n"
@@ -302,7 +318,7 @@ def test_claims_get_the_platforms_storage_class_and_room_for_the_model() -> None
     ("place", "volume"),
     [
         ("pvc:weights", {"persistentVolumeClaim": {"claimName": "weights"}}),
-        ("hostpath:/var/models", {"hostPath": {"path": "/var/models", "type": "DirectoryOrCreate"}}),
+        ("hostpath:/var/models", {"hostPath": {"path": "/var/models", "type": "Directory"}}),
         ("none", {"emptyDir": {}}),
     ],
 )
@@ -375,6 +391,30 @@ def test_the_download_fetches_what_the_engine_will_read() -> None:
     assert download["image"] == "registry.example/vllm:1"
     assert download["command"] == ["hf", "download"]
     assert download["args"] == [MODEL, "--exclude=original/*", "--revision=main", "--cache-dir=/models/here"]
+
+
+@pytest.mark.parametrize(
+    ("variant", "value"),
+    [
+        ({"engine_args": {"revision": "v2"}}, "1"),
+        ({"engine_args": {"speculative_config": '{"model": "some/draft"}'}}, None),
+        ({"engine_args": {"speculative-config.model": "some/draft"}}, None),
+        ({"engine_args": {"download-dir": "/models/here"}}, None),
+        ({"engine_args": {"tokenizer": "other/one"}, "env": {"HF_HUB_OFFLINE": "1"}}, "1"),
+        ({"env": {"HF_HUB_OFFLINE": "0"}}, "0"),
+    ],
+)
+def test_the_engine_reads_what_was_downloaded_and_nothing_else(variant: dict[str, Any], value: str | None) -> None:
+    _, engine = pod_of(cell(H100.id, **variant))
+    found = {one["name"]: one.get("value") for one in engine["env"]}
+    assert found.get("HF_HUB_OFFLINE") == value
+
+
+def test_a_manifest_without_a_download_may_be_offline_as_it_likes(tmp_path: Path) -> None:
+    offline = f"name: x, {GPU}, env: [{{name: HF_HUB_OFFLINE, value: '1'}}]"
+    settings = written(tmp_path, all=f"{workload('a', offline)}---\n{service('a', 'a')}")
+    _, engine = pod_of(cell(H100.id, engine_args={"download-dir": "/models/here"}), settings)
+    assert engine["env"] == [{"name": "HF_HUB_OFFLINE", "value": "1"}]
 
 
 def test_openshift_gives_users_itself() -> None:

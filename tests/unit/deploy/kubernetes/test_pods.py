@@ -61,7 +61,7 @@ def test_a_pod_that_nobody_has_looked_at() -> None:
 
 
 def test_a_pod_asks_for_what_runs_together_or_for_the_greediest_before() -> None:
-    assert pod_of(served()).requests == {"cpu": 2.0, "memory": 2.0**31, "nvidia.com/gpu": 2.0}
+    assert pod_of(served()).requests == {"cpu": 2.0, "memory": 2.0**31, "nvidia.com/gpu": 2.0, "pods": 1.0}
 
 
 def test_the_state_of_containers() -> None:

@@ -185,3 +185,20 @@ def test_its_process_starts_without_what_is_slow_to_load() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not set(done.stdout.split()) & {"kubernetes", "yaml", "numpy", "pydantic", "httpx", "urllib3", "pytest"}
+
+
+def test_its_process_has_nothing_of_the_environment_that_it_does_not_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, connect: Connect
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_0123456789abcdef")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    with forwarding_server(echo) as server, forwarding(tmp_path, server) as forward:
+        environment = Path(f"/proc/{forward.process_id}/environ").read_text()
+        opened = connect(forward)
+        opened.sendall(b"x")
+        assert received(opened, 1) == b"x"
+    known = dict(one.split("=", 1) for one in environment.rstrip("\0").split("\0"))
+    assert known["TMPDIR"] == str(tmp_path)
+    assert known["PYTHONPATH"].endswith(f"{os.pathsep}/elsewhere")
+    assert not {"HF_TOKEN", "HOME", "PATH"} & set(known)

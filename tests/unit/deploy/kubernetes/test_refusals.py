@@ -94,7 +94,7 @@ def test_a_quota_is_read_from_any_message() -> None:
             422,
             "deployments.apps is forbidden: ValidatingAdmissionPolicy 'owners' with binding 'all' denied request: no owner",
             "the admission policy 'owners' denies it: no owner",
-            "validatingadmissionpolicy",
+            "`kubectl get validatingadmissionpolicy owners -o yaml`",
         ),
         (
             403,

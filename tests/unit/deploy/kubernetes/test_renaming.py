@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_llmperf.deploy.kubernetes.api.kinds import Manifest
 from pytest_llmperf.deploy.kubernetes.names import name_of
-from pytest_llmperf.deploy.kubernetes.rendering.manifests import Manifest, copied
+from pytest_llmperf.deploy.kubernetes.rendering.manifests import copied
 from pytest_llmperf.deploy.kubernetes.rendering.renaming import new_names, rename
 
 CELL = "gke_h100_standalone_llama-3.1-8b"
@@ -131,13 +132,13 @@ LONG = "ocp_h100-mig-3g.40gb_standalone_llama-3.1-8b_no-prefix-cache"
     ("parts", "expected"),
     [
         (("vllm", "models"), "vllm-models"),
-        ((CELL, "models"), r"gke-h100-standalone-llama-3-1-8b-models-\w{6}"),
-        ((LONG, "models"), r"ocp-h100-mig-3g-40gb-standalone-llama-models-\w{6}"),
-        ((CELL, "models", "k3x9q0ab", "gw1"), r"gke-h100-standalone-llama-models-k3x9q0ab-gw1-\w{6}"),
-        ((CELL, "k3x9q0ab", ""), r"gke-h100-standalone-llama-3-1-8b-k3x9q0ab-\w{6}"),
-        ((CELL, "x" * 30), rf"gke-h100-stand-{'x' * 30}-\w{{6}}"),
-        ((CELL, "x" * 40), r"gke-h100-standalone-llama-3-1-8b-x{12}-\w{6}"),
-        ((LONG,), r"ocp-h100-mig-3g-40gb-standalone-llama-3-1-8b-\w{6}"),
+        ((CELL, "models"), r"gke-h100-standalone-llama-3-1-8b-models-\w{8}"),
+        ((LONG, "models"), r"ocp-h100-mig-3g-40gb-standalone-llam-models-\w{8}"),
+        ((CELL, "models", "k3x9q0ab", "gw1"), r"gke-h100-standalone-lla-models-k3x9q0ab-gw1-\w{8}"),
+        ((CELL, "k3x9q0ab", ""), r"gke-h100-standalone-llama-3-1-8b-k3x9q0ab-\w{8}"),
+        ((CELL, "x" * 30), rf"gke-h100-sta-{'x' * 30}-\w{{8}}"),
+        ((CELL, "x" * 40), r"gke-h100-standalone-llama-3-1-8b-x{10}-\w{8}"),
+        ((LONG,), r"ocp-h100-mig-3g-40gb-standalone-llama-3-1-8-\w{8}"),
     ],
 )
 def test_a_name_that_is_too_long_still_says_which_of_a_cells_objects_it_is(parts: tuple[str, ...], expected: str) -> None:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from pprint import pformat
 from typing import Any
 
 import pytest
 
+from pytest_llmperf.deploy.kubernetes.api.kinds import Manifest
 from pytest_llmperf.deploy.kubernetes.names import CELL, MANAGED_BY, OWNER, SESSION, Identity
-from pytest_llmperf.deploy.kubernetes.rendering.manifests import Manifest, dump
-from pytest_llmperf.deploy.kubernetes.rendering.render import check, documented, placed
+from pytest_llmperf.deploy.kubernetes.rendering.manifests import dump
+from pytest_llmperf.deploy.kubernetes.rendering.render import documented, placed
 from pytest_llmperf.deploy.kubernetes.rendering.structure import mappings
-from pytest_llmperf.deploy.kubernetes.settings import RenderSettings
+from pytest_llmperf.deploy.kubernetes.settings import KubernetesSettings, RenderSettings
 from pytest_llmperf.errors import ConfigError
+from pytest_llmperf.experiment.catalog import manifests_directory
 from pytest_llmperf.experiment.fit import fits
 from pytest_llmperf.experiment.matrix import expand
 from pytest_llmperf.experiment.records import Cell
-from tests.unit.deploy.kubernetes.cells import CATALOG, H100, PLAIN, cell, one_of, rendered, written
+from pytest_llmperf.secrets import hiding
+from tests.unit.deploy.kubernetes.cells import CATALOG, H100, cell, one_of, rendered, written
 
 GOLDEN = Path(__file__).parent / "golden"
 CELLS = [one for one in expand(CATALOG.matrix_named("full"), CATALOG) if fits(one).ok]
@@ -35,6 +40,7 @@ LEASE = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "name": ALICE.
         "ocp_h100-mig-3g.40gb_standalone_llama-3.1-8b",
         "ocp_h100_standalone_llama-3.1-8b",
         "eks_l40s_standalone_llama-3.1-8b",
+        "eks-auto_l40s_standalone_llama-3.1-8b",
     ],
 )
 def test_a_cell_reads_as_it_was_reviewed(cell_id: str) -> None:
@@ -254,11 +260,41 @@ def test_no_secret_is_documented() -> None:
     assert len(documented(found.objects)) == 4
 
 
-def test_what_can_be_known_before_a_test_runs() -> None:
-    check([H100], PLAIN, {})
+OWN_SECRET = """
+apiVersion: v1
+kind: Secret
+metadata: {name: s}
+stringData: {password: sesame}
+data: {coded: c2VzYW1l, number: 1}
+"""
+
+
+def test_no_list_of_variables_shows_a_secret_and_the_cluster_gets_it(tmp_path: Path) -> None:
+    shipped = {path.stem: path.read_text() for path in (manifests_directory() / "standalone").iterdir()}
+    settings = written(tmp_path, **shipped, own=OWN_SECRET)
+    environ = hiding({"HF_TOKEN": " sesame ", "PATH": "/bin"})
+    found = rendered(H100, settings, environ, "k3x9q0ab")
+    objects = placed(found, ALICE, "perf", LEASE)
+    shown = repr((environ, found, found.objects, objects)) + pformat(objects)
+    assert not re.search("sesame|c2VzYW1l", shown)
+    assert "'PATH': '/bin'" in shown
+    sent = [json.loads(json.dumps(one)) for one in objects if one["kind"] == "Secret"]
+    assert [one.get("stringData") for one in sent] == [{"password": "sesame"}, {"token": "sesame"}]
+    assert [one.get("data") for one in sent] == [{"coded": "c2VzYW1l", "number": 1}, None]
+
+
+def test_the_patience_of_a_session_is_longer_than_the_startup_probes() -> None:
+    """The probe begins when the weights are there, and ends a container that does not load them; the session comes later."""
+    for of in CELLS:
+        workload = one_of(rendered(of).objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]
+        probe = workload["startupProbe"]
+        assert probe["periodSeconds"] * probe["failureThreshold"] < KubernetesSettings.ready_timeout_s
+
+
+def test_a_cell_that_cannot_be_deployed_is_refused() -> None:
     with pytest.raises(ConfigError, match="is not offered on"):
-        check([H100, cell("gke_l40s_standalone_llama-3.1-8b")], PLAIN, {})
+        rendered(cell("gke_l40s_standalone_llama-3.1-8b"))
     with pytest.raises(ConfigError, match="unknown variable 'LLMPERF_SIM_X'"):
-        check([cell(H100.id, env={"LLMPERF_SIM_X": "1"})], RenderSettings(simulator_image="some/image"), {})
+        rendered(cell(H100.id, env={"LLMPERF_SIM_X": "1"}), RenderSettings(simulator_image="some/image"))
     with pytest.raises(ConfigError, match="changes the simulator only"):
-        check([cell(H100.id, env={"LLMPERF_SIM_SLOWDOWN": "1"})], PLAIN, {})
+        rendered(cell(H100.id, env={"LLMPERF_SIM_SLOWDOWN": "1"}))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_llmperf.deploy.kubernetes.rendering.sources import read_source
+from pytest_llmperf.deploy.kubernetes.rendering.render import render_all
+from pytest_llmperf.deploy.kubernetes.rendering.sources import check_values, read_source
 from pytest_llmperf.deploy.kubernetes.settings import RenderSettings
 from pytest_llmperf.errors import ConfigError
 from tests.unit.deploy.kubernetes.cells import H100, written
@@ -102,7 +103,19 @@ def test_a_program_that_is_missing_is_named(tmp_path: Path, file: str, program: 
         read_source(H100, RenderSettings(manifests=tmp_path), {"PATH": str(tmp_path)})
 
 
-def test_values_for_what_is_no_chart(tmp_path: Path) -> None:
-    settings = written(tmp_path, a=MAP)
-    with pytest.raises(ConfigError, match="is no chart: it takes no values"):
-        titles(replace(settings, helm_values=(tmp_path / "values.yaml",)))
+def test_values_are_refused_only_where_no_cell_is_made_from_a_chart(tmp_path: Path) -> None:
+    plain, chart = tmp_path / "standalone", tmp_path / "charted"
+    plain.mkdir()
+    chart.mkdir()
+    (plain / "map.yaml").write_text(MAP)
+    (chart / "Chart.yaml").write_text("name: c\n")
+    settings = RenderSettings(manifests=tmp_path, helm_values=(tmp_path / "values.yaml",))
+    charted = replace(H100, method=replace(H100.method, manifests="charted"))
+    check_values([H100, charted], settings)
+    check_values([], settings)
+    assert titles(settings) == ["ConfigMap/one"]
+    said = r"--llmperf-helm-values: .*standalone: no chart is deployed, and nothing else takes values"
+    with pytest.raises(ConfigError, match=said):
+        check_values([H100], settings)
+    with pytest.raises(ConfigError, match=said):
+        render_all([H100], settings, {})

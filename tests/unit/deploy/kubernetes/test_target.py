@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from pytest_llmperf.deploy.kubernetes import target
 from pytest_llmperf.deploy.kubernetes.names import new_session
+from pytest_llmperf.deploy.kubernetes.node_labels import accelerator, driver
 from pytest_llmperf.deploy.kubernetes.rendering.render import Rendered, render
-from pytest_llmperf.deploy.kubernetes.settings import KubernetesSettings, RenderSettings
-from pytest_llmperf.deploy.kubernetes.target import KubernetesTarget, Placed, accelerator, driver
+from pytest_llmperf.deploy.kubernetes.settings import KubernetesSettings, Reach, RenderSettings
+from pytest_llmperf.deploy.kubernetes.target import KubernetesTarget, Placed
 from pytest_llmperf.errors import ConfigError, DeployError
 from pytest_llmperf.experiment.catalog import builtin_directory, load_catalog
 from pytest_llmperf.experiment.matrix import expand
@@ -43,7 +44,7 @@ def test_the_driver_is_a_label_or_several() -> None:
     assert driver({"nvidia.com/gpu.product": "x"}) is None
 
 
-def engine_with(tmp_path: Path, more: str) -> Rendered:
+def engine_with(tmp_path: Path, more: str, service: str = "") -> Rendered:
     manifest = f"""
 apiVersion: apps/v1
 kind: Deployment
@@ -59,7 +60,7 @@ spec:
 apiVersion: v1
 kind: Service
 metadata: {{name: vllm}}
-spec: {{selector: {{app: vllm}}, ports: [{{port: 8000}}]}}
+spec: {{{service}selector: {{app: vllm}}, ports: [{{port: 8000}}]}}
 """
     (tmp_path / "vllm.yaml").write_text(manifest)
     return render(GKE, RenderSettings(manifests=tmp_path), {})
@@ -88,6 +89,77 @@ def test_cells_that_cannot_be_rendered_are_told_before_a_cluster_is_asked(tmp_pa
     settings = KubernetesSettings(RenderSettings(manifests=tmp_path / "nowhere"), new_session(), kubeconfig=tmp_path / "neither")
     with pytest.raises(ConfigError, match="nowhere"):
         KubernetesTarget(settings).check_cells([GKE])
+
+
+def refused(cells: list[Cell], folder: Path, **settings: Any) -> str:
+    """What is wrong with cells before a cluster is asked, which is not there."""
+    render_settings = RenderSettings(manifests=settings.pop("manifests", None))
+    known = KubernetesSettings(render_settings, new_session(), kubeconfig=folder / "nowhere", **settings)
+    with pytest.raises(ConfigError) as raised:
+        KubernetesTarget(known).check_cells(cells)
+    return str(raised.value)
+
+
+def test_one_url_is_for_one_cell(tmp_path: Path) -> None:
+    told = refused([GKE, SEVERAL], tmp_path, url="http://10.0.0.1:8000")
+    assert told.startswith(f"--llmperf-url: one URL leads to one cell, but 2 cells are selected: {GKE.id}, {SEVERAL.id}")
+    assert f"-k {GKE.id}" in told
+    assert "nowhere" in refused([GKE], tmp_path, url="http://10.0.0.1:8000")  # nothing but the cluster is missing
+
+
+@pytest.mark.parametrize(
+    ("reach", "headless", "told"),
+    [
+        ("ingress", "", "--llmperf-reach: no Ingress and no Route among the objects leads to the Service"),
+        ("load-balancer", "", "--llmperf-reach: no Service of type LoadBalancer is among the objects"),
+        ("service", "clusterIP: None, ", "is headless: it has no address of its own"),
+        ("service", "", "nowhere"),
+        ("auto", "clusterIP: None, ", "nowhere"),
+    ],
+)
+def test_a_way_that_the_objects_have_not_is_told_before_they_are_applied(
+    tmp_path: Path, reach: Reach, headless: str, told: str
+) -> None:
+    engine_with(tmp_path, "args: [a-model]", headless)
+    assert told in refused([GKE], tmp_path, manifests=tmp_path, reach=reach)
+
+
+def test_an_object_of_another_namespace_is_told_before_it_is_applied(tmp_path: Path) -> None:
+    engine_with(tmp_path, "args: [a-model]")
+    elsewhere = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c, namespace: elsewhere}\n"
+    (tmp_path / "config.yaml").write_text(elsewhere)
+    told = refused([GKE], tmp_path, manifests=tmp_path)
+    assert "is for the namespace 'elsewhere'; what is deployed goes to 'llmperf-" in told
+    assert "nowhere" in refused([GKE], tmp_path, manifests=tmp_path, namespace="elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("render", "told"),
+    [
+        (
+            RenderSettings(model_cache="pvc:weights"),
+            "--llmperf-model-cache: the claim 'weights'",
+        ),
+        (RenderSettings(hf_secret="hub/key"), "--llmperf-hf-secret: the Secret 'hub'"),
+    ],
+)
+def test_what_only_a_namespace_of_the_users_can_have(render: RenderSettings, told: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        KubernetesTarget(KubernetesSettings(render, new_session())).check()
+    assert str(raised.value).startswith(f"{told} is in a namespace of yours: name it with --llmperf-namespace")
+    KubernetesTarget(KubernetesSettings(render, new_session(), namespace="perf")).check()
+
+
+@pytest.mark.parametrize("place", ["hostpath:/models", "none"])
+def test_other_caches_need_no_namespace(place: str) -> None:
+    KubernetesTarget(KubernetesSettings(RenderSettings(model_cache=place), new_session())).check()
+
+
+@pytest.mark.parametrize(("url", "told"), [("10.0.0.1", "no http(s) URL"), ("http://h:8000/v1", "the URL ends in /v1")])
+def test_what_is_no_servers_url_is_told_without_a_cluster(url: str, told: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        KubernetesTarget(KubernetesSettings(RenderSettings(), new_session(), url=url)).check()
+    assert str(raised.value).startswith(f"--llmperf-url: {told}")
 
 
 class Stuck:
