@@ -217,18 +217,20 @@ class Scraper:
         """Until the load's end, and once more then. Raises what makes further reading useless."""
         tick_s = monotonic()
         while not self._over:
+            read_s = monotonic()
             await self._read(client, source)
             if (late_s := monotonic() - tick_s) >= 0:
                 # A tick that was missed while a page was slow to come is not made up for.
                 tick_s += INTERVAL_S * (late_s // INTERVAL_S + 1)
-            await self._await(tick_s)
+            await self._await(tick_s, read_s)
         await self._read(client, source)
 
-    async def _await(self, tick_s: float) -> None:
-        """Until the next tick, the window's next bound, or the end."""
+    async def _await(self, tick_s: float, read_s: float) -> None:
+        """Until the next tick, the first of the window's bounds after the last page was asked for at ``read_s``, or the end."""
         while not self._over:
             changed, now_s = self._changed, monotonic()
-            next_s = min([tick_s, *(due_s for due_s in self._due_s if due_s > now_s)])
+            # One that has passed meanwhile is due at once: late is better than never.
+            next_s = min([tick_s, *(due_s for due_s in self._due_s if due_s > read_s)])
             try:
                 async with asyncio.timeout(max(0.0, next_s - now_s)):
                     await changed.wait()

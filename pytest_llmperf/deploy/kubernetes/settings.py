@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pytest_llmperf.deploy.kubernetes.names import Identity
 from pytest_llmperf.errors import ConfigError, Where, unknown
@@ -72,17 +73,37 @@ class KubernetesSettings:
         return Identity(self.session, self.worker)
 
 
-def check_own_namespace(settings: KubernetesSettings) -> None:
-    """Raises ``ConfigError`` for objects of the user's that would have to be in a namespace that is made, and empty."""
-    render, namespace = settings.render, settings.namespace
-    kind, _, place = (render.model_cache or "").partition(":")
-    named = {"model-cache": f"the claim {place!r}" if kind == "pvc" else None}
-    named["hf-secret"] = f"the Secret {render.hf_secret.partition('/')[0]!r}" if render.hf_secret is not None else None
-    for option, what in named.items():
-        if what is not None and namespace is None:
-            problem = f"{what} is in a namespace of yours: name it with --llmperf-namespace"
+def check_own_namespace(settings: KubernetesSettings, objects: Sequence[Mapping[str, Any]]) -> None:
+    """Raises ``ConfigError`` for what options name, is not among the ``objects``, and could not be where a namespace is made."""
+    render = settings.render
+    kind, _, claim = (render.model_cache or "").partition(":")
+    secret = (render.hf_secret or "").partition("/")[0]
+    named = {
+        "model-cache": ("PersistentVolumeClaim", claim if kind == "pvc" else "", "claim"),
+        "hf-secret": ("Secret", secret, "Secret"),
+    }
+    own = {(one["kind"], one["metadata"]["name"]) for one in objects}
+    needed = set(_references(objects)) - own
+    for option, (of, name, what) in named.items():
+        if settings.namespace is None and (of, name) in needed:
+            problem = f"the {what} {name!r} is in a namespace of yours: name it with --llmperf-namespace"
             hint = "Without that a session makes a namespace of its own, in which there is none."
             raise ConfigError(problem, where=Where(option=f"--llmperf-{option}"), hint=hint)
+
+
+def _references(found: object) -> Iterator[tuple[str, str]]:
+    """The claims and Secrets that objects refer to."""
+    if isinstance(found, Mapping):
+        for key, value in found.items():
+            if key == "claimName":
+                yield "PersistentVolumeClaim", str(value)
+            elif key == "secretKeyRef":
+                yield "Secret", str(value["name"])
+            else:
+                yield from _references(value)
+    elif isinstance(found, Sequence) and not isinstance(found, str):
+        for one in found:
+            yield from _references(one)
 
 
 def check_namespace(text: str, where: Where) -> None:

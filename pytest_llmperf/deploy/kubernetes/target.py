@@ -183,11 +183,7 @@ class KubernetesTarget:
     _progress: Progress | None = field(default=None, repr=False)
 
     def check(self) -> None:
-        """No cluster is asked. Raises ``ConfigError`` for a kubeconfig that is not there, a URL that cannot be one, and for what
-
-        a namespace cannot have that is made for the session.
-        """
-        check_own_namespace(self.settings)
+        """No cluster is asked. Raises ``ConfigError`` for a kubeconfig that is not there, and a URL that cannot be one."""
         file, url = self.settings.kubeconfig, self.settings.url
         if file is not None and not file.is_file():
             raise ConfigError(f"the kubeconfig {str(file)!r} does not exist", where=Where(option="--llmperf-kubeconfig"))
@@ -205,6 +201,7 @@ class KubernetesTarget:
             raise _one_url(cells)
         namespace = settings.namespace or made_name(settings.session)
         for rendered in render_all(cells, settings.render, hiding(os.environ)):
+            check_own_namespace(settings, rendered.objects)
             check_reach(rendered, settings)
             placed(rendered, settings.identity, namespace, None)
         if cells:

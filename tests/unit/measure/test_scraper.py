@@ -49,18 +49,32 @@ def test_it_reads_at_the_beginning_every_interval_and_at_the_end(server: Pages, 
 def test_it_reads_at_the_window_s_bounds_too(server: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scraper_module, "INTERVAL_S", 3600.0)
     page = source(server, "/page")
-    with Scraper([page], [0.2, 0.1]) as scraper:
+    with Scraper([page], [1.0, 0.5]) as scraper:
         while not scraper.scraped(page, time()).pages:
             pass
         started_s, started_at = monotonic(), time()
         scraper.began(started_s)
         scraper.began(started_s - 9.0)  # only the first word counts
         wait_until_asked(server, 3)
-        assert monotonic() - started_s >= 0.2
+        assert monotonic() - started_s >= 1.0
     at_s = [read.at_s for read in scraper.scraped(page, started_at).pages]
     assert at_s[0] == 0.0  # what was read before the start counts as read then
-    assert 0.1 <= at_s[1] < at_s[2]
-    assert at_s[2] >= 0.2
+    assert 0.5 <= at_s[1] < at_s[2]
+    assert at_s[2] >= 1.0
+
+
+def test_bounds_that_have_passed_when_it_hears_of_them_are_read_late(server: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scraper_module, "INTERVAL_S", 3600.0)
+    page = source(server, "/page")
+    with Scraper([page], [0.02, 0.01]) as scraper:
+        while not scraper.scraped(page, time()).pages:
+            pass
+        started_s = monotonic()
+        while monotonic() < started_s + 0.03:
+            pass
+        scraper.began(started_s)
+        wait_until_asked(server, 2)
+    assert len(server.asked) == 3, "once for both of them, and once at the end"
 
 
 def test_of_the_pages_before_the_start_the_last_one_counts(server: Pages, monkeypatch: pytest.MonkeyPatch) -> None:

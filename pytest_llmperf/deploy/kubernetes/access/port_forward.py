@@ -40,7 +40,17 @@ ROUND_TRIPS_S = 0.3
 """No more round trips are begun after this."""
 _ANSWER_S = 5.0
 _LOG_TAIL_BYTES = 4096
-_INHERITED = ("LD_LIBRARY_PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONHOME", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR")
+_INHERITED = (
+    "HOME",
+    "LD_LIBRARY_PATH",
+    "OPENSSL_CONF",
+    "PYTHONDONTWRITEBYTECODE",
+    "PYTHONHOME",
+    "PYTHONUSERBASE",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TMPDIR",
+)
 """All that its process needs of the environment: what Python starts with, the system's authorities, a place for a key."""
 
 

@@ -50,7 +50,9 @@ def creation_finding(seen: Seen, settings: KubernetesSettings) -> Diagnosis | Wa
         if any(word in message for word in _REFUSED) and _PASSING.search(message) is None:
             return fault
         text = f"the pods are not made yet: {shortened(message, 120)}"
-        grace_s = WEBHOOK_GRACE_S if _AWAY in message else CREATION_GRACE_S
+        # One whose time ran out was asked once until now; who does not listen was asked often.
+        is_away = _AWAY in message and "deadline exceeded" not in message
+        grace_s = WEBHOOK_GRACE_S if is_away else CREATION_GRACE_S
         return Waiting(text, Stage.ABSENT, (Patience("not made", grace_s, fault),))
     return None
 

@@ -107,12 +107,6 @@ _KNOWN = (
         "Ask for a larger claim or a larger emptyDir: the model cache must hold all of the weights.",
     ),
     _Pattern(
-        r"Error: \[Errno (?:13|30)\] (?:Permission denied|Read-only file system): '/",
-        "the user that the pod runs as may not write to the model cache, or wherever the engine writes",
-        "The line names the folder. Of a hostPath: chown it on the node to the pod's runAsUser. Of a claim: set fsGroup in the "
-        "manifest's securityContext. Or use another: --llmperf-model-cache.",
-    ),
-    _Pattern(
         r"Error 803|unsupported display driver / cuda driver combination",
         "the node's GPU driver does not fit the engine's image",
         "Name an image made for the CUDA of the node's driver, or have that updated. An image's own libcuda (compat) must not "
@@ -139,6 +133,13 @@ _KNOWN = (
         r"out of shared memory|unable to (?:open|allocate) shared memory",
         "the engine's processes have too little shared memory",
         "Mount an emptyDir of medium Memory at /dev/shm, as the shipped manifests do.",
+    ),
+    # Not of vLLM's statistics of its use, without which it goes on.
+    _Pattern(
+        r"Error: \[Errno (?:13|30)\] (?:Permission denied|Read-only file system): '/(?!(?:[^'\n]*/)?\.config\b)",
+        "the user that the pod runs as may not write to the model cache, or wherever the engine writes",
+        "The line names the folder. Of a hostPath: chown it on the node to the pod's runAsUser. Of a claim: set fsGroup in the "
+        "manifest's securityContext. Or use another: --llmperf-model-cache.",
     ),
     _Pattern(
         r"429 Too Many Requests|429 Client Error",

@@ -8,8 +8,9 @@ from pytest_llmperf.deploy.kubernetes.ready.findings import Diagnosis, Patience,
 
 MISSING_GRACE_S = 5.0
 """How long it may still come, whatever names it: an operator makes it of another object, or who looks has not heard of it yet."""
+# Not what the cluster itself puts into every namespace: that comes.
 _OBJECT = re.compile(
-    r'(?P<what>secret|configmap|persistentvolumeclaim) "(?P<name>[^"]+)" not found'
+    r'(?P<what>secret|configmap|persistentvolumeclaim) "(?P<name>(?!kube-root-ca\.crt|openshift-service-ca\.crt)[^"]+)" not found'
     r"|couldn't find key (?P<key>\S+) in (?P<kind>\w+) (?P<of>\S+)"
     r"|references non-existent (?:secret|config) key"
     r"|(?P<folder>hostPath type check failed)",

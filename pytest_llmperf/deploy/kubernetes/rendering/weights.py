@@ -33,9 +33,13 @@ _OFFLINE = "HF_HUB_OFFLINE"
 _READS_MORE = frozenset(
     {
         "code-revision",
+        "config",
+        "default-mm-loras",
         "download-dir",
         "hf-config-path",
         "lora-modules",
+        "sc",
+        "spec-model",
         "speculative-config",
         "speculative-model",
         "tokenizer",

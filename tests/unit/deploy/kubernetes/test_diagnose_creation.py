@@ -101,6 +101,10 @@ def test_a_webhook_that_is_away_may_come_back_and_is_not_the_manifests_fault() -
     assert "manifest" not in found.hint
 
 
+def test_a_webhook_whose_time_ran_out_once_is_asked_again() -> None:
+    assert_passing('Internal error occurred: failed calling webhook "gate.example": Post "https://a": context deadline exceeded')
+
+
 def assert_passing(message: str, within_s: float = 30.0) -> Diagnosis:
     failure = Condition("ReplicaFailure", True, "FailedCreate", message)
     waiting = wait(seen(controllers=(replace(REPLICA_SET, conditions=(failure,)),)))

@@ -154,3 +154,6 @@ def test_what_is_not_needed_may_be_unwritable() -> None:
     """As of a cache that has the weights already and that others write to."""
     line = "Ignored error while writing commit hash to /models/main: [Errno 13] Permission denied: '/models/huggingface'."
     assert known_cause(line) is None
+    # vLLM's statistics of its use, in a thread of their own.
+    assert known_cause("PermissionError: [Errno 13] Permission denied: '/.config'") is None
+    assert known_cause("OSError: [Errno 30] Read-only file system: '/root/.config/vllm'") is None

@@ -99,6 +99,8 @@ def test_a_volume_that_cannot_be_mounted() -> None:
     events = (said("FailedMount", 'MountVolume.SetUp failed for volume "spec" : mount failed: exit status 32', ""),)
     seconds, found = patience(wait(seen(pod(), events=events)), "volumes")
     assert (seconds, found.cause) == (240.0, "a volume of the pod cannot be mounted: mount failed: exit status 32")
+    of_the_cluster = said("FailedMount", 'MountVolume.SetUp failed for volume "api" : configmap "kube-root-ca.crt" not found', "")
+    assert patience(wait(seen(pod(), events=(of_the_cluster,))), "volumes")[0] == 240.0
     mounted = pod(conditions=(Condition("PodReadyToStartContainers", True),))
     assert wait(seen(mounted, events=events)).text == "scheduled on node1"
 

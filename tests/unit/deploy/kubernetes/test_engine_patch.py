@@ -399,6 +399,7 @@ def test_the_download_fetches_what_the_engine_will_read() -> None:
         ({"engine_args": {"revision": "v2"}}, "1"),
         ({"engine_args": {"speculative_config": '{"model": "some/draft"}'}}, None),
         ({"engine_args": {"speculative-config.model": "some/draft"}}, None),
+        ({"engine_args": {"spec-model": "some/draft"}}, None),
         ({"engine_args": {"download-dir": "/models/here"}}, None),
         ({"engine_args": {"tokenizer": "other/one"}, "env": {"HF_HUB_OFFLINE": "1"}}, "1"),
         ({"env": {"HF_HUB_OFFLINE": "0"}}, "0"),

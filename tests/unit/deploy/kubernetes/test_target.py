@@ -93,7 +93,7 @@ def test_cells_that_cannot_be_rendered_are_told_before_a_cluster_is_asked(tmp_pa
 
 def refused(cells: list[Cell], folder: Path, **settings: Any) -> str:
     """What is wrong with cells before a cluster is asked, which is not there."""
-    render_settings = RenderSettings(manifests=settings.pop("manifests", None))
+    render_settings = settings.pop("render", RenderSettings(manifests=settings.pop("manifests", None)))
     known = KubernetesSettings(render_settings, new_session(), kubeconfig=folder / "nowhere", **settings)
     with pytest.raises(ConfigError) as raised:
         KubernetesTarget(known).check_cells(cells)
@@ -143,16 +143,24 @@ def test_an_object_of_another_namespace_is_told_before_it_is_applied(tmp_path: P
         (RenderSettings(hf_secret="hub/key"), "--llmperf-hf-secret: the Secret 'hub'"),
     ],
 )
-def test_what_only_a_namespace_of_the_users_can_have(render: RenderSettings, told: str) -> None:
-    with pytest.raises(ConfigError) as raised:
-        KubernetesTarget(KubernetesSettings(render, new_session())).check()
-    assert str(raised.value).startswith(f"{told} is in a namespace of yours: name it with --llmperf-namespace")
-    KubernetesTarget(KubernetesSettings(render, new_session(), namespace="perf")).check()
+def test_what_only_a_namespace_of_the_users_can_have(tmp_path: Path, render: RenderSettings, told: str) -> None:
+    said = refused([GKE], tmp_path, render=render)
+    assert said.startswith(f"{told} is in a namespace of yours: name it with --llmperf-namespace")
+    assert "nowhere" in refused([GKE], tmp_path, render=render, namespace="perf")  # nothing but the cluster is missing
+    KubernetesTarget(KubernetesSettings(render, new_session())).check()  # it can be rendered without
 
 
 @pytest.mark.parametrize("place", ["hostpath:/models", "none"])
-def test_other_caches_need_no_namespace(place: str) -> None:
-    KubernetesTarget(KubernetesSettings(RenderSettings(model_cache=place), new_session())).check()
+def test_other_caches_need_no_namespace(tmp_path: Path, place: str) -> None:
+    assert "nowhere" in refused([GKE], tmp_path, render=RenderSettings(model_cache=place))
+
+
+@pytest.mark.parametrize(("brought", "told"), [("hub", "nowhere"), ("other", "the Secret 'hub' is in a namespace of yours")])
+def test_a_secret_that_the_manifests_bring_needs_no_namespace(tmp_path: Path, brought: str, told: str) -> None:
+    secret = f"apiVersion: v1\nkind: Secret\nmetadata: {{name: {brought}}}\nstringData: {{key: a-token}}\n"
+    (tmp_path / "own.yaml").write_text(secret)
+    engine_with(tmp_path, "args: [a-model]")
+    assert told in refused([GKE], tmp_path, render=RenderSettings(manifests=tmp_path, hf_secret="hub/key"))
 
 
 @pytest.mark.parametrize(("url", "told"), [("10.0.0.1", "no http(s) URL"), ("http://h:8000/v1", "the URL ends in /v1")])
