@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -16,6 +17,16 @@ from tests.cluster.images import SIMULATOR, built_simulator_archive, simulator_a
 from tests.cluster.k8s_pytest import PytestSessions, prepared
 from tests.cluster.k8s_sessions import left_of
 from tests.cluster.machine import why_no_image, why_not, why_not_built
+
+UNTIL_VARIABLE = "LLMPERF_CLUSTER_UNTIL"
+"""Seconds since the epoch after which no test here begins any more; unset, all of them do."""
+
+
+def pytest_runtest_setup() -> None:
+    """Skips what there is no time for."""
+    until = os.environ.get(UNTIL_VARIABLE)
+    if until is not None and time.time() > float(until):
+        pytest.skip(f"there is no time left for it ({UNTIL_VARIABLE}); `make test-cluster` takes the time")
 
 
 @pytest.fixture(scope="session")
