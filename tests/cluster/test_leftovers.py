@@ -67,7 +67,8 @@ def machine_now() -> Machine:
 
 
 def said(*command: str) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    environment = os.environ | {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
 
 
 def names_in(place: Path) -> list[str]:
