@@ -8,13 +8,14 @@ from pathlib import Path
 from pytest_llmperf.deploy.secrets import longest_first, masked
 from pytest_llmperf.errors import ConfigError, Where
 from pytest_llmperf.experiment.http_template import header_problem
+from pytest_llmperf.secrets import Hidden
 
 _FORMS = "Write 'Name=env:VARIABLE' or 'Name=file:PATH'; the header's value is then the whole of what is there."
 LEAST_ECHOED = 4
 """Shorter values are found in any text."""
 
 
-def read_header(text: str, environ: Mapping[str, str], where: Where) -> tuple[str, str]:
+def read_header(text: str, environ: Mapping[str, Hidden], where: Where) -> tuple[str, Hidden]:
     """The name and value of ``Name=env:VARIABLE`` or ``Name=file:PATH`` (less the line break at its end).
 
     Raises ``ConfigError``, which never shows a value: what was meant to be one may stand in the wrong place.
@@ -36,18 +37,18 @@ def read_header(text: str, environ: Mapping[str, str], where: Where) -> tuple[st
         raise ConfigError(f"the header {name!r} is empty: nothing is in {source!r}", where=where)
     if (problem := header_problem(name, value)) is not None:
         raise ConfigError(problem, where=where, hint="Often it is a line break at its end.")
-    return name, value.strip()
+    return name, Hidden(value.strip())
 
 
-def _from_environment(name: str, variable: str, environ: Mapping[str, str], where: Where) -> str:
+def _from_environment(name: str, variable: str, environ: Mapping[str, Hidden], where: Where) -> Hidden:
     if variable not in environ:
         raise ConfigError(f"the environment variable {variable!r} of the header {name!r} is not set", where=where)
     return environ[variable]
 
 
-def _from_file(name: str, path: str, where: Where) -> str:
+def _from_file(name: str, path: str, where: Where) -> Hidden:
     try:
-        return Path(path).expanduser().read_text(encoding="utf-8").rstrip("\r\n")
+        return Hidden(Path(path).expanduser().read_text(encoding="utf-8").rstrip("\r\n"))
     except UnicodeDecodeError:
         reason = "it is no UTF-8 text"
     except OSError as error:

@@ -18,6 +18,7 @@ import httpx
 from pytest_llmperf.deploy.base import UNKNOWN_ENGINE, Endpoint, Phase, Progress
 from pytest_llmperf.deploy.headers import credentials, without_secrets
 from pytest_llmperf.errors import DeployError
+from pytest_llmperf.secrets import Hidden
 from pytest_llmperf.units import format_duration
 
 POLL_S = 0.05
@@ -113,7 +114,7 @@ def async_client_of(endpoint: Endpoint) -> httpx.AsyncClient:
 
 
 def _client_settings(endpoint: Endpoint) -> dict[str, Any]:
-    headers = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
+    headers: dict[str, str] = {"Authorization": Hidden(f"Bearer {endpoint.api_key}")} if endpoint.api_key else {}
     headers |= dict(endpoint.headers)
     verify = ssl.create_default_context(cafile=endpoint.ca_file) if endpoint.verify else False
     return {

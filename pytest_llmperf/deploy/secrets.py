@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from string import Template
 
-from pytest_llmperf.secrets import MASK, is_secret, secrets_in
+from pytest_llmperf.secrets import MASK, Hidden, is_secret, secrets_in
 
 LEAST_CHARACTERS = 8
 """Shorter values are no secrets that anyone has, and masking ``1`` would make a log unreadable."""
@@ -34,12 +34,12 @@ def masked(text: str, secrets: Iterable[str]) -> str:
     return text
 
 
-def api_key_of(words: Sequence[str], environment: Mapping[str, str]) -> str | None:
+def api_key_of(words: Sequence[str], environment: Mapping[str, str]) -> Hidden | None:
     """The token that a vLLM started by this command asks its clients for."""
     found = {secret.name: secret.value for secret in secrets_in(words) if secret.is_first}
     key = found.get("--api-key") or found.get("VLLM_API_KEY") or environment.get("VLLM_API_KEY")
     # A shell puts a variable's value in its place.
-    return Template(key).safe_substitute(environment) if key else None
+    return Hidden(Template(key).safe_substitute(environment)) if key else None
 
 
 def _parts(value: str) -> tuple[str, ...]:

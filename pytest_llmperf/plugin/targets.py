@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_llmperf.errors import ConfigError, Where
 from pytest_llmperf.plugin.option_table import DEFAULT_API_KEY_ENV
 from pytest_llmperf.plugin.options import Settings
+from pytest_llmperf.secrets import Hidden
 
 if TYPE_CHECKING:
     from pytest_llmperf.deploy.base import Target
@@ -117,9 +118,9 @@ def _or(given: float | None, default: float) -> float:
     return given if given is not None else default
 
 
-def _api_key(variable: str) -> str | None:
+def _api_key(variable: str) -> Hidden | None:
     """The token; only the variable that nobody named may be unset. Raises ``ConfigError``."""
-    key = os.environ.get(variable) or None
+    key = Hidden(os.environ.get(variable, "")) or None
     if key is None and variable != DEFAULT_API_KEY_ENV:
         raise ConfigError(f"the environment variable {variable!r} is not set", where=Where(option="--llmperf-api-key-env"))
     return key
@@ -137,4 +138,5 @@ def _headers(settings: Settings) -> tuple[tuple[str, str], ...]:
             raise ConfigError(
                 f"the header {name!r} names a variable with a comma", where=place, hint="Write the option once for each header."
             )
-    return tuple(read_header(text, os.environ, place) for text in settings.header)
+    environ = {name: Hidden(value) for name, value in os.environ.items()}
+    return tuple(read_header(text, environ, place) for text in settings.header)

@@ -33,6 +33,22 @@ def test_fails(deployment, load, sla):
 WORKLOADS = "asked: {title: Asked, input: {mean: 8}, output: {mean: 1}, stream: false, warmup: 0s}\n"
 
 
+BROKEN = """
+import importlib
+
+def broken(*given, **named):
+    raise RuntimeError("nobody has foreseen this")
+
+module, name = {module!r}, {name!r}
+*classes, last = name.split(".")
+owner = importlib.import_module(module)
+for inner in classes:
+    owner = getattr(owner, inner)
+setattr(owner, last, broken)
+"""
+"""A conftest that breaks one function, wherever it is called from."""
+
+
 class EchoingServer(ThreadingHTTPServer):
     """Answers completions, every fifth with an error that repeats all credentials."""
 
@@ -133,6 +149,27 @@ def test_no_secret_is_shown_or_stored(
         "what the server repeated was there to be hidden"
     )
     assert (pytester.path / "log.txt").stat().st_size
+    check_hidden(pytester.path, result)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("pytest_llmperf.deploy.headers", "header_problem"),
+        ("pytest_llmperf.deploy.endpoint", "await_ready"),
+        ("ssl", "create_default_context"),
+        ("httpx", "Client.__init__"),
+        ("httpx", "Client.get"),
+        ("httpx", "Client.post"),
+        ("pytest_llmperf.load.engine", "_Crew.gather"),
+    ],
+)
+def test_what_nobody_has_foreseen_shows_none(
+    pytester: pytest.Pytester, llmperf: Sessions, arguments: list[str], module: str, name: str
+) -> None:
+    pytester.makeconftest(BROKEN.format(module=module, name=name))
+    result = llmperf(*arguments, "-k=gke_h100 and passes", "-vv", "-l", "--tb=long", "--junitxml=junit.xml")
+    assert "nobody has foreseen this" in result.stdout.str() + result.stderr.str()
     check_hidden(pytester.path, result)
 
 

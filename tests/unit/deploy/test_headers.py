@@ -8,9 +8,11 @@ import pytest
 
 from pytest_llmperf.deploy.headers import check_headers, credentials, read_header, without_secrets
 from pytest_llmperf.errors import ConfigError, Where
+from pytest_llmperf.secrets import Hidden
 
 WHERE = Where(option="--llmperf-header")
-ENVIRON = {"TOKEN": "Bearer s3cret", "BROKEN": "s3cret\nX: y", "WIDE": "s3crét", "EMPTY": " "}
+_VALUES = {"TOKEN": "Bearer s3cret", "BROKEN": "s3cret\nX: y", "WIDE": "s3crét", "EMPTY": " "}
+ENVIRON = {name: Hidden(value) for name, value in _VALUES.items()}
 
 
 def refusal(text: str) -> str:

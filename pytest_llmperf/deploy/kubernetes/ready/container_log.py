@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_llmperf.deploy.kubernetes.ready.seen import LogOf
+from pytest_llmperf.errors import DeployError
 
 if TYPE_CHECKING:
     from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
@@ -44,8 +45,11 @@ def whole_log(api: KubeApi, namespace: str, of: LogOf, longest_bytes: int = LOG_
     if len(start.encode()) < longest_bytes:
         return plain(start)
     # Where it is told a number of bytes the API cuts the end: of the last lines their beginning is cut here.
-    end = read(lines=LAST_LINES)
+    start = plain(start.rpartition("\n")[0])
+    try:
+        end = read(lines=LAST_LINES)
+    except DeployError as error:  # what was read is kept
+        return f"{start}\n\n[… it goes on; its last lines are missing: {error.what}]\n"
     if len(end) > longest_bytes:
         end = end[-longest_bytes:].partition("\n")[2]
-    start = start.rpartition("\n")[0]
-    return f"{plain(start)}\n\n[… it goes on; these are its last lines: …]\n\n{plain(end)}"
+    return f"{start}\n\n[… it goes on; these are its last lines: …]\n\n{plain(end)}"

@@ -146,6 +146,9 @@ def test_a_log_is_kept_whole_or_its_beginning_and_its_end_in_whole_lines() -> No
     with scripted_api(Reply(body="one\ntwo\nt"), Reply(body="three\nfour\nfive\n")) as server, api_at(server.url) as api:
         start, _, _, _, *end = whole_log(api, "team", LOG, longest_bytes=9).splitlines()[1:]
     assert (start, end) == ("two", ["five"])
+    gone = Reply(500, body="no such node")
+    with scripted_api(Reply(body="one\ntwo\nt"), gone) as server, api_at(server.url) as api:
+        assert whole_log(api, "team", LOG, longest_bytes=9).startswith("one\ntwo\n\n[… it goes on; its last lines are missing: ")
 
 
 @pytest.mark.parametrize(
