@@ -4,9 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STARTED := $(shell date +%s)
 OUT := demo-out
-# What holds the load generator and the simulator to milliseconds runs alone; all else runs two at a time.
-ALONE := tests/unit/load tests/unit/measure tests/unit/sim
-TESTS := $(BIN)/pytest tests/unit tests/plugin -n 2 --dist worksteal $(ALONE:%=--ignore=%) && $(BIN)/pytest $(ALONE)
+# What holds the load generator, the simulator and the waiting to their times runs alone; all else runs two at a time.
+ALONE := tests/unit/deploy tests/unit/load tests/unit/measure tests/unit/sim
+TESTS := $(BIN)/pytest tests/unit tests/plugin -rfER -n 2 --dist worksteal $(ALONE:%=--ignore=%) && $(BIN)/pytest -rfER $(ALONE)
 
 .PHONY: help demo test test-quick test-engine test-cluster cluster-up cluster-down lint bench bench-peers clean
 
@@ -45,7 +45,7 @@ test: lint
 	$(BIN)/python -m tests.cluster build --within=30 & trap "kill $$! 2>/dev/null" EXIT; $(TESTS) \
 		&& { wait $$! || echo "What the cluster's tests need could not be built."; }
 	@# All of it is to be over after 45 minutes: on a slow machine what is left of these is skipped, and named.
-	LLMPERF_CLUSTER_BUILD=no LLMPERF_CLUSTER_UNTIL=$$(($(STARTED) + 43 * 60)) $(BIN)/pytest tests/cluster -rs
+	LLMPERF_CLUSTER_BUILD=no LLMPERF_CLUSTER_UNTIL=$$(($(STARTED) + 43 * 60)) $(BIN)/pytest tests/cluster -rfEsR
 
 test-quick: lint
 	$(TESTS)

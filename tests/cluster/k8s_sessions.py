@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
@@ -12,7 +13,7 @@ from pytest_llmperf.deploy.kubernetes.api.kinds import CONFIG_MAP, DEPLOYMENT, P
 from pytest_llmperf.deploy.kubernetes.api.watch import Watched, watching
 from pytest_llmperf.deploy.kubernetes.names import MANAGED_BY, MANAGER, name_of
 from pytest_llmperf.deploy.kubernetes.ownership.session import KubeSession, Ownership
-from pytest_llmperf.deploy.kubernetes.ownership.teardown import remove_cell
+from pytest_llmperf.deploy.kubernetes.ownership.teardown import FOLLOWING, remove_cell
 from pytest_llmperf.deploy.kubernetes.settings import KubernetesSettings, RenderSettings
 from tests.cluster.cluster import Cluster
 from tests.cluster.components import PAUSE_IMAGE
@@ -65,7 +66,20 @@ def await_pod(api: KubeApi, ownership: Ownership) -> None:
 
 
 def left_of(cluster: Cluster, labels: str = OURS) -> list[str]:
-    """Whatever bears the labels, of any kind that the cluster has: ``namespace/kind/name``."""
+    """Whatever bears the labels, of any kind that the cluster has: ``namespace/kind/name``.
+
+    What follows a Service may be written just after that went, by a controller that had not heard of it, and goes again.
+    """
+    following = {kind.kind for kind in FOLLOWING}
+    deadline = monotonic() + 15.0
+    while True:
+        left = _now_left_of(cluster, labels)
+        if not left or monotonic() > deadline or not {one.split("/")[1] for one in left} <= following:
+            return left
+        sleep(0.1)
+
+
+def _now_left_of(cluster: Cluster, labels: str) -> list[str]:
     kinds = cluster.kubectl("api-resources", "--verbs=list,delete", "--output=name").split()
     columns = "custom-columns=N:.metadata.namespace,K:.kind,M:.metadata.name"
     asked = ("get", ",".join(kinds), "--all-namespaces", f"--selector={labels}", f"--output={columns}", "--no-headers")

@@ -161,7 +161,7 @@ def test_ready_pods_have_a_past_that_adds_up(trial: Trial) -> None:
     """Each stretch has its name; a first crash is told and no fault."""
     script = "test -f /models/once || { touch /models/once; exit 3; }; echo 'Loading weights took 0.25 seconds'; sleep 1; "
     serve = "mkdir /tmp/www; touch /tmp/www/health; exec httpd -f -p 8000 -h /tmp/www"
-    download = {"name": "download-model", "image": "localhost/llmperf-busybox:1", "command": shell("sleep 1")}
+    download = {"name": "download-model", "image": "localhost/llmperf-busybox:1", "command": shell("sleep 3")}
     what = rendered(
         trial.name,
         {"command": shell(script + serve), "volumeMounts": [{"name": "models", "mountPath": "/models"}]},

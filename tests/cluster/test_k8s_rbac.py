@@ -43,7 +43,7 @@ def test_measured(load):
 
 def test_whose_engine_dies(load):
     Path("loading").touch()
-    load(constant("2/s"), "3s", warmup="0s")
+    load(constant("2/s"), "10s", warmup="0s")
 """
 
 

@@ -24,8 +24,8 @@ from pytest_llmperf import constant
 
 @pytest.mark.llmperf(workload="interactive-chat")
 def test_one(load):
-    Timer(1.0, Path("loading").touch).start()
-    load(constant("4/s"), "8s", warmup="0s")
+    Timer(3.0, Path("loading").touch).start()
+    load(constant("4/s"), "14s", warmup="0s")
 
 @pytest.mark.llmperf(workload="interactive-chat")
 def test_two(load):

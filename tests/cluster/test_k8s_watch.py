@@ -84,7 +84,7 @@ def test_changes_arrive_at_once(api: CountingApi, namespace: str) -> None:
         assert (first.of(CONFIG_MAP), first.of(SECRET)) == ({}, {})
         started = time.monotonic()
         api.apply(marked(namespace, "one"))
-        assert await_names(watch, {"one"}) - started < 1.0
+        assert await_names(watch, {"one"}) - started < 3.0
         api.delete(CONFIG_MAP, "one", namespace)
         await_names(watch, set())
         assert watch.next(0.2) is None
@@ -174,7 +174,7 @@ def test_nothing_is_left_of_many_watches(api: CountingApi, namespace: str, clust
     took_s = time.monotonic() - started
     cluster.start("kube-apiserver")
     cluster.await_true("the API server is ready again", cluster.api.is_ready)
-    assert took_s < 2.0
+    assert took_s < 5.0
     assert set(threads()) == before
 
 
