@@ -66,7 +66,7 @@ def told(config: pytest.Config, what: str) -> Sequence[str]:
 
 
 def hear_worker(node: Any, error: object) -> None:
-    """In the controller: a worker has ended. What one that crashed had deployed is removed."""
+    """In the controller: a worker has ended. What one that crashed had deployed is removed, or told where it is to be kept."""
     config = node.config
     if settings_of(config).target != "kubernetes":
         return
@@ -103,4 +103,4 @@ def _end(config: pytest.Config, worker: str | None) -> None:
         telling_how(f"the session {known.session}", removal_command(known)),
         KubeApi.connect(known.kubeconfig, known.context) as api,
     ):
-        end_session(api, known, worker)
+        tell(config, KEPT, end_session(api, known, worker))

@@ -56,6 +56,14 @@ class Deployments:
                     showing.phases = deployment.info.phases
         return self.standing[cell.id]
 
+    def check_together(self, cells: Sequence[Cell], otherwise: str) -> None:
+        """Raises ``ConfigError`` where these cannot be reached side by side; ``otherwise`` is the next step then."""
+        if self.target.name == "kubernetes":
+            from pytest_llmperf.deploy.kubernetes.target import KubernetesTarget
+
+            assert isinstance(self.target, KubernetesTarget)
+            self.target.check_together(cells, otherwise)
+
     def _warm(self) -> None:
         from pytest_llmperf.load.cores import available_cores
         from pytest_llmperf.load.worker_process import SpareWorkers

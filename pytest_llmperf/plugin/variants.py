@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pytest_llmperf.plugin.session import Deployments
 
 _WHERE = Where(key="compare_variants()")
+_ONE_BY_ONE = "compare two sessions with --llmperf-save and --llmperf-compare"
 Judges = Callable[[str], None]
 """Called with the id of each run that is judged here, be it valid or not."""
 
@@ -160,11 +161,13 @@ class CompareVariants:
         the same arrivals and lengths. ``metric``: one or several; ``margin``: how much worse is still as good, for all or by
         metric. At most ``pairs`` pairs. A pair with an INVALID run is repeated once.
         Raises ``ConfigError``, before anything is deployed, for a variant, metric or margin that cannot be, a variant that does
-        not fit the hardware, or where a URL is given, which leads to one cell; and whatever deploying and ``load`` raise.
+        not fit the hardware, or where a URL is given, which leads to one cell, or both have the host of one Ingress or Route; and
+        whatever deploying and ``load`` raise.
         """
         judged = metrics_to_judge(metric, margin, "compare_variants()")
         _check_pairs(pairs)
         cells = self._cell(a), self._cell(b)
+        self.deployments.check_together(cells, _ONE_BY_ONE)
         profile = profile if profile is not None else self.default_profile()
         _check_load(profile, duration)
         arms = _Arms(self._deployed(cells), self.load_on, profile, duration, pairs, self.judges)
@@ -182,7 +185,7 @@ class CompareVariants:
             raise ConfigError(
                 "a URL leads to one cell, so two variants cannot be compared at it",
                 where=_WHERE,
-                hint="Run it without --llmperf-url, or compare two sessions with --llmperf-save and --llmperf-compare.",
+                hint=f"Run it without --llmperf-url, or {_ONE_BY_ONE}.",
             )
         cell = replace(self.cell, variant=self.catalog.variant_named(variant, _WHERE))
         fit = fits(cell)

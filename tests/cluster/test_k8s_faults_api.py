@@ -14,11 +14,17 @@ import yaml
 from pytest_llmperf.deploy.kubernetes.api import transport
 from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
 from pytest_llmperf.deploy.kubernetes.api.refusals import ForbiddenError, LoginError, UnreachableError
+from pytest_llmperf.deploy.kubernetes.rendering.render import Rendered
 from tests.cluster.cluster import Cluster
-from tests.cluster.faults import NEVER_READY, rendered
+from tests.cluster.components import PAUSE_IMAGE
+from tests.cluster.faults import NEVER_READY, rendered, shell
 from tests.cluster.trials import PROMISE_S, Outcome, Trial, assert_golden
 
 ACCOUNT = "tester"
+PREPARING = rendered(
+    NEVER_READY.name, {}, {"initContainers": [{"name": "prepare", "image": PAUSE_IMAGE, "command": shell("sleep 600")}]}
+)
+"""As one whose weights are downloaded: no log is asked for meanwhile."""
 AWAY_S = 4.0
 """How long the API server may be away here: a minute tells nothing more."""
 
@@ -43,11 +49,14 @@ def test_who_may_make_no_deployment_is_told_at_once(cluster: Cluster, namespace:
     assert_golden("permission", Outcome(caught.value, (), 0.0, tmp_path))
 
 
-def test_credentials_that_end_in_a_wait_are_told_soon(cluster: Cluster, namespace: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("what", "waits"), [(NEVER_READY.rendered, "running, not ready"), (PREPARING, "init container prepare")])
+def test_credentials_that_end_in_a_wait_are_told_soon(
+    cluster: Cluster, namespace: str, tmp_path: Path, what: Rendered, waits: str
+) -> None:
     with account_with(cluster, namespace, "admin", tmp_path) as api, api.new() as other, ThreadPoolExecutor(1) as pool:
         told: list[str] = []
-        ready = pool.submit(Trial(api, namespace, NEVER_READY.name, tmp_path).ready, NEVER_READY.rendered, told)
-        cluster.await_true("it waits", lambda: any(phrase.startswith("running, not ready") for phrase in told))
+        ready = pool.submit(Trial(api, namespace, NEVER_READY.name, tmp_path).ready, what, told)
+        cluster.await_true("it waits", lambda: any(phrase.startswith(waits) for phrase in told))
         cluster.kubectl("delete", "serviceaccount", ACCOUNT, f"--namespace={namespace}")
         # The API server itself remembers for some seconds who somebody was.
         cluster.await_true("the token does not count any more", lambda: not counts(other))

@@ -27,7 +27,6 @@ SUBRESOURCES = ((POD, "log"), (POD, "portforward"), (POD, "exec"), (POD, "attach
 OTHERS = (
     Kind("rbac.authorization.k8s.io/v1", "Role", "roles"),
     Kind("rbac.authorization.k8s.io/v1", "ClusterRole", "clusterroles", namespaced=False),
-    Kind("apps/v1", "DaemonSet", "daemonsets"),
 )
 Rules = frozenset[tuple[str, str, str]]
 ACCOUNT = "llmperf"

@@ -39,8 +39,8 @@ CHOSEN = ("test_sla.py", "test_trace_replay.py", "test_progression.py::test_sing
 """Those that two minutes have room for: the others find capacities and wait for soaks."""
 FIRST_REQUEST_S, LATE_FIRST_REQUEST_S = 1.0, 3.0
 """After the pods' readiness; a machine that is busy with the cluster itself may be late once, not always."""
-REACHED_S = 0.5
-"""Within it the endpoint is checked."""
+CHECKED_S, LATE_CHECKED_S = 0.5, 2.0
+"""Within it the endpoint is healthy, lists its model, and has completed something; the same of one on a busy machine."""
 CLOCK_S = 1.0
 """A pod's own times have whole seconds: up to one later is still the same."""
 ONE = """
@@ -128,14 +128,16 @@ def test_the_first_request_follows_the_pods_readiness(sessions: PytestSessions) 
         for run in runs
         for ready in [(sessions.folder / run["cell"]["id"]).read_text()]
     ]
-    reached = [one["seconds"] for run in runs for one in run["deployment"]["phases"] if one["name"] == "reached"]
-    print(f"first requests: {told} s after readiness was heard of, {since_ready} s after it; reached in {reached} s")
-    assert len(told) == len(since_ready) == len(reached) == 2
+    after = ("reached", "first completion")
+    checked = [sum(one["seconds"] for one in run["deployment"]["phases"] if one["name"] in after) for run in runs]
+    print(f"first requests: {told} s after readiness was heard of, {since_ready} s after it; checked in {checked} s")
+    assert len(told) == len(since_ready) == len(checked) == 2
     assert min(told) <= FIRST_REQUEST_S
     assert min(since_ready) <= FIRST_REQUEST_S + CLOCK_S
     assert max(told) <= LATE_FIRST_REQUEST_S
     assert max(since_ready) <= LATE_FIRST_REQUEST_S + CLOCK_S
-    assert min(reached) <= REACHED_S
+    assert min(checked) <= CHECKED_S
+    assert max(checked) <= LATE_CHECKED_S
 
 
 def test_a_cell_that_finds_no_free_gpus_queues_and_says_so(sessions: PytestSessions) -> None:

@@ -208,6 +208,19 @@ def test_what_is_kept_stays_until_it_is_collected(suite: PytestSessions) -> None
     assert left_of(suite.cluster) == []
 
 
+def test_what_a_crashed_worker_had_deployed_is_kept_too(suite: PytestSessions) -> None:
+    ended = suite.run("-k", "crashing", "-n", "1", *XDIST[2:], "--max-worker-restart=1", "--llmperf-keep")
+    assert ended.returncode == pytest.ExitCode.TESTS_FAILED, ended.stdout
+    assert "crashed while running" in ended.stdout
+    session = kept_session(ended.stdout)
+    assert any("/Pod/" in one for one in left_of(suite.cluster))
+    assert suite.gc().returncode == 0
+    assert any("/Pod/" in one for one in left_of(suite.cluster)), "what is kept is nobody's to remove without being asked"
+    collected = suite.gc(f"--session={session}")
+    assert collected.returncode == 0, collected.stdout
+    assert left_of(suite.cluster) == []
+
+
 def test_a_kept_session_is_told_in_the_cells_name(suite: PytestSessions) -> None:
     ended = suite.run("-k", "test_measured", *XDIST, "--llmperf-keep")
     assert ended.returncode == pytest.ExitCode.OK, ended.stdout

@@ -6,12 +6,15 @@ import json
 import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pytest_llmperf.deploy.base import Deployment
 from pytest_llmperf.deploy.endpoint import EndpointTarget
+from pytest_llmperf.deploy.kubernetes.settings import KubernetesSettings, RenderSettings
+from pytest_llmperf.deploy.kubernetes.target import KubernetesTarget
 from pytest_llmperf.errors import ConfigError
 from pytest_llmperf.experiment.catalog import Catalog, builtin_directory, load_catalog
 from pytest_llmperf.experiment.matrix import expand
@@ -334,3 +337,32 @@ def test_an_endpoint_serves_one_variant(catalog: Catalog, endpoint: Deployments)
     with pytest.raises(ConfigError, match="a URL leads to one cell"):
         _comparing(catalog, "h100", endpoint)("default", "fp8")
     assert not endpoint.standing
+
+
+def test_variants_at_one_host_are_refused_before_anything_is_applied(catalog: Catalog, tmp_path: Path) -> None:
+    (tmp_path / "all.yaml").write_text("""
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: vllm}
+spec:
+  selector: {matchLabels: {app: vllm}}
+  template:
+    metadata: {labels: {app: vllm}}
+    spec: {containers: [{name: vllm, image: "vllm:1", command: [vllm, serve], ports: [{containerPort: 8000}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: vllm}
+spec: {selector: {app: vllm}, ports: [{port: 8000}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: vllm}
+spec: {rules: [{host: llm.example, http: {paths: [{path: /, backend: {service: {name: vllm, port: {number: 8000}}}}]}}]}
+""")
+    settings = KubernetesSettings(RenderSettings(manifests=tmp_path), "abcd1234", kubeconfig=tmp_path / "no", reach="ingress")
+    deployments = Deployments(KubernetesTarget(settings), ProgressLine(None, None, 0, False))
+    with pytest.raises(ConfigError, match=r"(?m)llm\.example leads to one cell, .*: \S+, \S+_fp8$") as raised:
+        _comparing(catalog, "h100", deployments)("default", "fp8")
+    assert "--llmperf-compare" in str(raised.value.hint)
+    assert not deployments.standing

@@ -17,7 +17,9 @@ OWNER = "llmperf.dev/owner"
 """The name of the Lease whose heartbeat says whether the process lives that made an object."""
 CELL = "llmperf.dev/cell"
 KEPT = "llmperf.dev/kept"
-"""On the Lease of a session that was asked to leave its deployments standing: ``true``."""
+"""On the Lease of a session that was asked to leave its deployments standing: ``WHEN_ENDED``, then ``ENDED``."""
+WHEN_ENDED, ENDED = "when-ended", "true"
+"""As long as its process may live; and after its end, as the process itself or xdist's controller has said."""
 QUEUE = "kueue.x-k8s.io/queue-name"
 
 LONGEST_LABEL = 63

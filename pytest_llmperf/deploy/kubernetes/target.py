@@ -5,30 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic, time
 
-import httpx
-
-from pytest_llmperf.deploy.base import DeploymentInfo, Endpoint, Phase, Progress, version_in
+from pytest_llmperf.deploy.base import DeploymentInfo, Phase, Progress, version_in
 from pytest_llmperf.deploy.endpoint import EndpointTarget
-from pytest_llmperf.deploy.kubernetes.access.reach import Reached, check_reach, reach
+from pytest_llmperf.deploy.kubernetes.access.reach import Reached, check_apart, check_reach, reach
 from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
-from pytest_llmperf.deploy.kubernetes.api.kinds import Kind
-from pytest_llmperf.deploy.kubernetes.api.refusals import UnreachableError
-from pytest_llmperf.deploy.kubernetes.names import Identity
+from pytest_llmperf.deploy.kubernetes.deployment import KubernetesDeployment, Placed
 from pytest_llmperf.deploy.kubernetes.node_labels import accelerator, driver
 from pytest_llmperf.deploy.kubernetes.ownership.namespaces import made_name
-from pytest_llmperf.deploy.kubernetes.ownership.session import KubeSession, Ownership
-from pytest_llmperf.deploy.kubernetes.ownership.teardown import remove_cell
-from pytest_llmperf.deploy.kubernetes.ready.evidence import keep_evidence
-from pytest_llmperf.deploy.kubernetes.ready.lost import lost_reason
-from pytest_llmperf.deploy.kubernetes.ready.waiting import ReadyPods, await_running, engine_log
+from pytest_llmperf.deploy.kubernetes.ownership.session import KubeSession
+from pytest_llmperf.deploy.kubernetes.ready.waiting import ReadyPods, await_running
+from pytest_llmperf.deploy.kubernetes.rendering.manifests import copied
 from pytest_llmperf.deploy.kubernetes.rendering.render import Rendered, documented, placed, render, render_all
 from pytest_llmperf.deploy.kubernetes.rendering.structure import pod_templates
 from pytest_llmperf.deploy.kubernetes.settings import KubernetesSettings, check_own_namespace
-from pytest_llmperf.deploy.readiness import Answer, await_ready, client_of
+from pytest_llmperf.deploy.readiness import Answer, await_ready
 from pytest_llmperf.deploy.secrets import api_key_of
 from pytest_llmperf.errors import ConfigError, DeployError, Where
 from pytest_llmperf.experiment.records import Cell
@@ -38,50 +32,6 @@ ANSWER_S = 300.0
 """How long pods that are ready may take to answer where they are reached: a load balancer's name has to become known."""
 LOOK_S = 1.0
 """How often the cluster is asked whether a deployment that does not answer is lost."""
-LOG_LINES = 40
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A cell's objects on the cluster: whose they are, and which kinds they have."""
-
-    api: KubeApi
-    settings: KubernetesSettings
-    cell: Cell
-    rendered: Rendered = field(repr=False)
-    ownership: Ownership
-    kinds: tuple[Kind, ...]
-    documents: tuple[str, ...]
-    session: KubeSession = field(repr=False)
-
-    @property
-    def identity(self) -> Identity:
-        """Whose they are."""
-        return self.settings.identity
-
-    def log(self) -> str:
-        """The engine's last lines."""
-        return engine_log(self.api, self.rendered, self.identity, self.ownership.namespace, LOG_LINES)
-
-    def lost(self, ready: ReadyPods) -> str | None:
-        """Why the cluster does not run the pods any more that were ready, or None while it does."""
-        return lost_reason(self.api, self.rendered, self.identity, self.ownership.namespace, ready)
-
-    def kept_evidence(self, why: str) -> str:
-        """Keep logs, events, objects and ``why`` with the results; where, as a sentence's end. Trouble in that hides nothing."""
-        folder = self.settings.log_directory
-        if folder is None:
-            return ""
-        try:
-            kept = keep_evidence(self.api, self.identity, self.cell, self.ownership.namespace, folder, why, kinds=self.kinds)
-        except (DeployError, OSError) as error:
-            return f"logs and events could not be kept: {error}"
-        return f"logs and events: {kept}"
-
-    def remove(self) -> None:
-        """Take everything away and see that it is gone. Raises ``DeployError`` that names what is left."""
-        with self.session.removing(self.cell.id):
-            remove_cell(self.api, self.identity, self.cell.id, self.ownership.namespace, self.kinds)
 
 
 class _Waiting:
@@ -108,62 +58,6 @@ class _Waiting:
         cell = self._placed
         namespace = cell.ownership.namespace
         self._ready = await_running(cell.api, cell.rendered, cell.identity, namespace, cell.settings, self._progress)
-
-
-@dataclass
-class KubernetesDeployment:
-    """A cell that stands on a cluster. ``close`` takes it away; if this process dies first, a later one or ``gc`` does."""
-
-    cell: Cell
-    endpoint: Endpoint
-    made: DeploymentInfo
-    placed: Placed = field(repr=False)
-    ready: ReadyPods = field(repr=False)
-    reached: Reached = field(repr=False)
-    is_closed: bool = False
-
-    @property
-    def info(self) -> DeploymentInfo:
-        """How it was made, and what has gone wrong on the way to it since."""
-        trouble = self.reached.trouble()
-        return replace(self.made, notes=(*self.made.notes, trouble)) if trouble is not None else self.made
-
-    def log_tail(self) -> str:
-        """The engine's last lines; empty once it is closed, or where the cluster does not tell."""
-        if self.is_closed:
-            return ""
-        try:
-            return self.placed.log()
-        except DeployError:
-            return ""
-
-    def lost(self) -> str | None:
-        """How its pods ended, or that it cannot be reached. What was seen of that is kept with the results."""
-        try:
-            reason = self.placed.session.lost() or self.placed.lost(self.ready)
-        except UnreachableError as error:
-            # Who serves without the API server is not lost with it.
-            return None if self._answers() else f"nobody can say whether it stands: {error.what}"
-        except DeployError as error:
-            return f"nobody can say whether it stands: {error.what}"
-        return reason and "; ".join(filter(None, (reason, self.placed.kept_evidence(reason))))
-
-    def _answers(self) -> bool:
-        try:
-            with client_of(self.endpoint) as client:
-                client.get("/health")
-        except httpx.RequestError:
-            return False
-        return True
-
-    def close(self) -> None:
-        """Take it away and see that it is gone. Raises ``DeployError`` when it is not."""
-        if self.is_closed:
-            return
-        self.reached.close()
-        if not self.placed.settings.keep:
-            self.placed.remove()
-        self.is_closed = True
 
 
 @dataclass
@@ -200,12 +94,24 @@ class KubernetesTarget:
         if settings.url is not None and len(cells) > 1:
             raise _one_url(cells)
         namespace = settings.namespace or made_name(settings.session)
-        for rendered in render_all(cells, settings.render, hiding(os.environ)):
+        every = render_all(cells, settings.render, hiding(os.environ))
+        for rendered in every:
             check_own_namespace(settings, rendered.objects)
             check_reach(rendered, settings)
             placed(rendered, settings.identity, namespace, None)
+        # Otherwise one is taken away before the next is applied.
+        if settings.worker or settings.keep:
+            check_apart(every, settings, "run them one after another (without -n and --llmperf-keep)")
         if cells:
             self._connected()
+
+    def check_together(self, cells: Sequence[Cell], otherwise: str) -> None:
+        """Whether each of these has an address of its own, for they are to stand at the same time. No cluster is asked.
+
+        Raises ``ConfigError``, with ``otherwise`` as the next step for who cannot give them any.
+        """
+        each = {cell.id: cell for cell in cells}
+        check_apart(render_all(list(each.values()), self.settings.render, hiding(os.environ)), self.settings, otherwise)
 
     def deploy(self, cell: Cell, progress: Progress) -> KubernetesDeployment:
         """Apply the cell, wait for its pods and its first completion. Raises ``DeployError`` and leaves nothing behind."""
@@ -218,11 +124,11 @@ class KubernetesTarget:
                 with _evidence_of(placed_cell, waiting):
                     reached = self._reached(placed_cell, waiting, progress, undo)
                     answer = self._answer(placed_cell, reached, waiting.ready, progress)
+                ready = waiting.ready
+                reached_s = monotonic() - ready.ready_seen_s - (answer.first_completion_s or 0.0)
+                phases = (Phase("applied", applied_s), *ready.phases, Phase("reached", reached_s), *answer.completion_phase)
+                info = self._info(placed_cell, ready, reached, answer, phases)
                 undo.pop_all()
-        ready = waiting.ready
-        reached_s = monotonic() - ready.ready_seen_s - (answer.first_completion_s or 0.0)
-        phases = (Phase("applied", applied_s), *ready.phases, Phase("reached", reached_s), *answer.completion_phase)
-        info = self._info(placed_cell, ready, reached, answer, phases)
         return KubernetesDeployment(cell, answer.endpoint, info, placed_cell, ready, reached)
 
     def end(self) -> str:
@@ -329,11 +235,12 @@ def _one_url(cells: Sequence[Cell]) -> ConfigError:
 def _key_in(rendered: Rendered) -> str | None:
     """The token that the engine asks its clients for, where its manifest says it and not a Secret of the cluster."""
     named = (rendered.engine.kind, rendered.engine.name)
-    engine = next(one for one in rendered.objects if (one["kind"], one["metadata"]["name"]) == named)
+    engine = copied(next(one for one in rendered.objects if (one["kind"], one["metadata"]["name"]) == named))
     containers = [one for template in pod_templates(engine) for one in template.spec["containers"]]
     container = next(one for one in containers if one["name"] == rendered.engine.container)
-    variables = {one["name"]: str(one["value"]) for one in container.get("env") or () if "value" in one}
-    return api_key_of([str(word) for key in ("command", "args") for word in container.get(key) or ()], variables)
+    variables = hiding({one["name"]: str(one["value"]) for one in container.get("env") or () if "value" in one})
+    words = [word if isinstance(word, str) else str(word) for key in ("command", "args") for word in container.get(key) or ()]
+    return api_key_of(words, variables)
 
 
 def _removing(placed_cell: Placed) -> Callable[[type[BaseException] | None, BaseException | None, object], None]:

@@ -98,6 +98,17 @@ def assigned(found: Mapping[str, Any]) -> str | None:
     return next((host for one in given if (host := one.get("ip") or one.get("hostname") or one.get("host"))), None)
 
 
+def not_admitted(found: Mapping[str, Any]) -> str | None:
+    """Why routers do not serve a Route (``HostAlreadyClaimed: …``), or None where one does, or none has said."""
+    routers = (found.get("status") or {}).get("ingress") or ()
+    said = [one for router in routers for one in router.get("conditions") or () if one.get("type") == "Admitted"]
+    if any(one.get("status") == "True" for one in said):
+        return None
+    for refused in (one for one in said if one.get("status") == "False"):
+        return ": ".join(filter(None, (refused.get("reason"), refused.get("message")))) or "it does not say why"
+    return None
+
+
 def published(found: Mapping[str, Any], service: str) -> Iterator[Published]:
     """Where an object publishes a Service, if it is one that does."""
     kind, group = found.get("kind"), str(found.get("apiVersion", "")).partition("/")[0]

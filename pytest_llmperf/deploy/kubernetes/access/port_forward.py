@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from pytest_llmperf.deploy.kubernetes.access.port_forward_messages import HOST, Aim, Order
 from pytest_llmperf.deploy.kubernetes.api.credentials import Credentials
 from pytest_llmperf.errors import DeployError, LlmperfError
-from pytest_llmperf.secrets import masked_text
+from pytest_llmperf.secrets import HiddenBytes, masked_text
 
 if TYPE_CHECKING:
     from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
@@ -92,7 +92,7 @@ class PortForward:
         self._listener = Thread(target=self._listen, name="llmperf-port-forward", daemon=True)
         self._listener.start()
         try:
-            self._tell(order.line())
+            self._tell(HiddenBytes(order.line()))
             self._settled.wait(START_S)
             if not self._port:
                 why = self._error or self.lost() or f"its process did not start within {START_S:.0f} s"
@@ -165,7 +165,7 @@ class PortForward:
             for line in said:
                 message = json.loads(line)
                 if "asks" in message:
-                    self._tell(self._aim().line())
+                    self._tell(HiddenBytes(self._aim().line()))
                 elif "failed" in message:
                     self._failures, self._last_failure = self._failures + 1, masked_text(message["failed"])
                 else:
@@ -180,7 +180,7 @@ class PortForward:
         except LlmperfError as error:
             return Aim(error=error.what)
 
-    def _tell(self, line: bytes) -> None:
+    def _tell(self, line: HiddenBytes) -> None:
         with self._telling:
             if self._is_closed:
                 return

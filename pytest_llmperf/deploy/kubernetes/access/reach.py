@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from pytest_llmperf.deploy.kubernetes.access.addresses import (
     Published,
     Service,
     assigned,
+    not_admitted,
     port_called,
     published,
     service_of,
@@ -33,7 +35,10 @@ if TYPE_CHECKING:
 
 ADDRESS_S = 300.0
 """How long a load balancer may take to be made."""
+ADMITTED_S = 10.0
+"""How long a router may take to say whether it serves a Route. One that never says goes by the Route's own host."""
 _OPTION = Where(option="--llmperf-reach")
+_FORWARD = "port-forward"
 _SHOWN_EVENTS = 3
 _URL_HINT = "Where you know its address, give that: --llmperf-url=http://HOST:PORT."
 _FORWARD_HINT = "--llmperf-reach=port-forward needs none."
@@ -48,19 +53,32 @@ def _no_trouble() -> str | None:
     return None
 
 
+def _no_trip() -> RoundTrip | None:
+    """There is nothing to measure."""
+    return None
+
+
 @dataclass(frozen=True)
 class Reached:
     """A way to a deployment. ``close`` takes away what was made for it."""
 
     url: str
     how: str
-    overhead_s: float | None = None
-    """What the way adds to a request, where it is known."""
-    note: str = ""
-    """What a reader of results has to know of it; empty where there is nothing."""
+    measure: Callable[[], RoundTrip | None] = _no_trip
+    """Takes the time of the way alone."""
     close: Callable[[], None] = _nothing
     trouble: Callable[[], str | None] = _no_trouble
     """What has gone wrong on the way since, which is not the server's doing."""
+
+    @cached_property
+    def trip(self) -> RoundTrip | None:
+        """What the way adds to a request, where that is known. Measured when this is first asked for: answers come before."""
+        return self.measure()
+
+    @property
+    def note(self) -> str:
+        """What a reader of results has to know of the way; empty where there is nothing."""
+        return forward_note(self.trip) if self.how == _FORWARD else ""
 
 
 def check_reach(rendered: Rendered, settings: KubernetesSettings) -> None:
@@ -74,6 +92,30 @@ def check_reach(rendered: Rendered, settings: KubernetesSettings) -> None:
             named = [one for one in rendered.objects if one["metadata"]["name"] == rendered.service.name]
             if any(one["kind"] == "Service" and one["spec"].get("clusterIP") == NO_ADDRESS for one in named):
                 raise _headless(rendered.service.name)
+
+
+def check_apart(cells: Sequence[Rendered], settings: KubernetesSettings, otherwise: str) -> None:
+    """Raises ``ConfigError`` where cells that can stand at the same time would be asked at one address: one would answer for all.
+
+    No cluster is asked. ``otherwise`` is the next step for who cannot give them addresses of their own.
+    """
+    if settings.url is not None or settings.reach != "ingress":
+        return
+    at: dict[tuple[str, str], list[str]] = {}
+    for rendered in cells:
+        manifest, place = _place(rendered)
+        # A Route without a host gets one of its own name; an Ingress without one shares its controller's address.
+        if place.host or manifest["kind"] != "Route":
+            at.setdefault((place.host, place.path), []).append(rendered.cell.id)
+    for (host, path), names in at.items():
+        if len(names) > 1:
+            address = f"{host}{path}" if host else f"an Ingress without a host{path and f' ({path})'}"
+            raise ConfigError(
+                f"{address} leads to one cell, but {len(names)} that can stand at the same time have it: {', '.join(names)}",
+                where=Where(option="--llmperf-reach=ingress"),
+                hint="Give each a host of its own: a method may have its own folder among the manifests, and a Route without "
+                f"spec.host gets one from the cluster. Or reach them another way (--llmperf-reach=port-forward), or {otherwise}.",
+            )
 
 
 def reach(
@@ -142,18 +184,10 @@ def _by_port_forward(
     forward = PortForward(api, namespace, lambda: ready_pods(api, namespace, service), port)
     try:
         until_ready()
-        trip = forward.round_trip()
     except BaseException:
         forward.close()
         raise
-    return Reached(
-        forward.url,
-        "port-forward",
-        None if trip is None else trip.p50_s,
-        forward_note(trip),
-        forward.close,
-        lambda: forward.failures,
-    )
+    return Reached(forward.url, _FORWARD, forward.round_trip, forward.close, lambda: forward.failures)
 
 
 def forward_note(trip: RoundTrip | None) -> str:
@@ -211,6 +245,9 @@ def _type(service: Manifest) -> str:
 
 def _by_ingress(api: KubeApi, rendered: Rendered, namespace: str, progress: Progress) -> Reached:
     manifest, place = _place(rendered)
+    if place.host and manifest["kind"] == "Route":
+        # It has asked for that host, which may be another's.
+        _given(api, manifest, namespace, progress, ADMITTED_S)
     host = place.host or await_address(api, manifest, namespace, progress)
     return Reached(place.url(host), _how(place))
 
@@ -238,6 +275,18 @@ def await_address(
     api: KubeApi, manifest: Mapping[str, Any], namespace: str, progress: Progress, wait_s: float = ADDRESS_S
 ) -> str:
     """The address that an object is given. Raises ``DeployError`` with its events where it gets none in ``wait_s``."""
+    if (host := _given(api, manifest, namespace, progress, wait_s)) is not None:
+        return host
+    kind, name = api.kind_of(manifest).kind, manifest["metadata"]["name"]
+    raise DeployError(
+        f"{kind}/{name} has had no address for {format_duration(wait_s)}",
+        state=_events(api, namespace, kind, name) or "nobody has said anything about it",
+        hint=f"Does the cluster have what makes load balancers, or an ingress controller? {_FORWARD_HINT}",
+    )
+
+
+def _given(api: KubeApi, manifest: Mapping[str, Any], namespace: str, progress: Progress, wait_s: float) -> str | None:
+    """The address, or None where there is none in ``wait_s``. Raises ``DeployError`` where it is refused, or all is gone."""
     kind, name = api.kind_of(manifest), manifest["metadata"]["name"]
     title = f"{kind.kind}/{name}"
     give_up_s = monotonic() + wait_s
@@ -247,14 +296,13 @@ def await_address(
                 break
             if (found := snapshot.of(kind).get(name)) is None:
                 raise DeployError(f"{title} is gone before it had an address")
+            if (why := not_admitted(found)) is not None:
+                hint = f"Another Route may have that host: take spec.host out, or give it a host that is free. {_FORWARD_HINT}"
+                raise DeployError(f"{title} is not admitted by the cluster's router: {why}", hint=hint)
             if (host := assigned(found)) is not None:
                 return host
             progress(f"waiting for the address of {title}")
-    raise DeployError(
-        f"{title} has had no address for {format_duration(wait_s)}",
-        state=_events(api, namespace, kind.kind, name) or "nobody has said anything about it",
-        hint=f"Does the cluster have what makes load balancers, or an ingress controller? {_FORWARD_HINT}",
-    )
+    return None
 
 
 def _events(api: KubeApi, namespace: str, kind: str, name: str) -> str:

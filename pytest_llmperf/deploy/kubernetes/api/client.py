@@ -130,6 +130,13 @@ class KubeApi:
             what = f"{self.server} answers without a date"
             raise UnreachableError(what, hint="A proxy before it takes the header `Date` away: let it stay.") from None
 
+    def answers(self, within_s: float) -> None:
+        """Hear from it that it is there and takes these credentials: cheap, of no use otherwise. Silence ends an attempt soon.
+
+        Raises ``LoginError``, and ``UnreachableError`` after the usual patience.
+        """
+        self._transport.ask(replace(_get("/version", Asked("get", "version")), answer_s=within_s))
+
     def user(self) -> str:
         """Who the API server takes this process for."""
         review = self._made(_SELF_REVIEW, None, {})

@@ -1,37 +1,35 @@
 """Where the API server is and who asks it: from a kubeconfig, or from the pod that this process runs in.
 
-The library ``kubernetes`` reads kubeconfigs, runs exec plugins and renews tokens. The connection itself is made elsewhere: what
-the library writes to disk for it (keys, certificates) is read into memory and removed at once.
+The library ``kubernetes`` reads kubeconfigs and renews tokens. The connection itself is made elsewhere: what the library writes
+to disk for it (keys, certificates) is read into memory and removed at once. Its errors end here, whatever they are: its frames
+hold secrets, which pytest would show with an error that nobody has foreseen.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Lock, get_ident
+from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import yaml
 
+from pytest_llmperf.deploy.kubernetes.api.exec_plugin import ExecPlugin
 from pytest_llmperf.deploy.kubernetes.api.refusals import LoginError
-from pytest_llmperf.errors import ConfigError, Where, unknown
-from pytest_llmperf.secrets import masked_text
+from pytest_llmperf.errors import ConfigError, LlmperfError, Where, unknown
+from pytest_llmperf.secrets import Hidden, masked_text
 
 IN_CLUSTER = "in-cluster"
 """The name of the context that a pod has without any kubeconfig."""
 _SERVICE_HOST = "KUBERNETES_SERVICE_HOST"
 _DEFAULT = "~/.kube/config"
-_LOADER = "kube_config"
-"""The library's module that reads kubeconfigs and runs their plugins."""
 _HOW = "Name a kubeconfig by an option or the variable KUBECONFIG; a pod needs none."
 
 
@@ -46,22 +44,37 @@ class Credentials:
     """None of a server that speaks plain HTTP."""
     server_name: str | None
     """By which the server's certificate is checked, where it is not the URL's host."""
-    proxy: str | None = field(repr=False)
+    proxy: Hidden | None = field(repr=False)
     login: str
     """How to log in again."""
     configuration: Any = field(repr=False, compare=False)
     """The library's; it renews what expires."""
-    certificate: str = field(default="", repr=False)
+    certificate: Hidden = field(default=Hidden(), repr=False)
     """The client's certificate and its key as PEM, for a process of its own; empty where there is a token."""
     _turn: Lock = field(default_factory=Lock, repr=False, compare=False)
 
-    def headers(self) -> dict[str, str]:
-        """What says who asks; empty for who has a certificate. It may run the kubeconfig's plugin, for seconds."""
-        with self._turn, _complaints() as complaints:
-            setting = self.configuration.auth_settings().get("BearerToken", {})
-        if complaints:
-            raise LoginError(f"no credentials for {self.server}: {complaints[-1]}", hint=self.login)
-        return {"Authorization": setting["value"]} if setting.get("value") else {}
+    def headers(self) -> dict[str, Hidden]:
+        """What says who asks; empty for who has a certificate. It may run the kubeconfig's plugin, for seconds.
+
+        Raises ``LoginError`` where there are no credentials any more, or none that HTTP can carry.
+        """
+        with self._turn:
+            try:
+                given = Hidden(self.configuration.auth_settings().get("BearerToken", {}).get("value") or "")
+            except LlmperfError as error:
+                raise error.with_traceback(None) from None  # the library's frames hold what its kubeconfig says
+            except Exception as error:  # noqa: BLE001  (what the library asks for a new token raises what it likes)
+                raise LoginError(f"no credentials for {self.server}: {_told(error)}", hint=self.login) from None
+        if not given:
+            return {}
+        scheme, _, token = map(Hidden, given.partition(" "))
+        # Files of tokens end with a line's end, as other clients know.
+        value = Hidden(f"{scheme} {token.strip()}")
+        if not token.strip() or not (value.isascii() and value.isprintable()):
+            why = "it has characters that no token has, such as a line's end" if token.strip() else "it is empty"
+            what = f"the token of the context {self.context!r} cannot be sent to {self.server}: {why}"
+            raise LoginError(what, hint=f"A file of a token holds it and nothing else. {self.login}")
+        return {"Authorization": value}
 
 
 def load_credentials(kubeconfig: Path | None, context: str | None) -> Credentials:
@@ -95,32 +108,82 @@ class _Context:
     """What a kubeconfig says that the library does not hand on."""
 
     name: str
-    proxy: str | None
+    proxy: Hidden | None
     plugin: str | None
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads texts as what is shown nowhere: a kubeconfig has tokens and keys."""
+
+
+def _hidden_text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Hidden:
+    return Hidden(loader.construct_scalar(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:str", _hidden_text)
 
 
 def _from_files(files: Sequence[Path], context: str | None) -> Credentials:
     from kubernetes.client import Configuration
-    from kubernetes.config import ConfigException, load_kube_config
 
     place = Where(file=os.pathsep.join(map(str, files)))
     chosen = _chosen(files, context, place)
     configuration = Configuration()
     login = f"Log in again, as you do for `kubectl --context={chosen.name} get pods`"
     login += f" (its credentials come from {chosen.plugin})." if chosen.plugin else "."
-    with _LOADING, TemporaryDirectory(prefix="llmperf-") as folder, _complaints() as complaints:
+    with _LOADING, TemporaryDirectory(prefix="llmperf-") as folder:
         try:
-            load_kube_config(str(place.file), chosen.name, configuration, temp_file_path=folder)
+            _load(files, chosen.name, folder, login, configuration)
             tls = _tls(configuration, configuration.host)
-            pair = [Path(file).read_text(encoding="ascii") for file in (configuration.cert_file, configuration.key_file) if file]
-        except (ConfigException, OSError, ValueError, KeyError, TypeError) as error:
-            what = f"its context {chosen.name!r} cannot be used: {masked_text(str(error))}"
-            raise ConfigError(what, where=place) from None
-    if complaints:
-        raise LoginError(f"no credentials for {configuration.host}: {complaints[-1]}", hint=login)
+            named = (configuration.cert_file, configuration.key_file)
+            certificate = Hidden("\n".join(Path(file).read_text(encoding="ascii") for file in named if file))
+        except LlmperfError as error:
+            raise error.with_traceback(None) from None
+        except Exception as error:  # noqa: BLE001  (a kubeconfig may say anything, and the library trusts it)
+            raise ConfigError(f"its context {chosen.name!r} cannot be used: {_told(error)}", where=place) from None
     proxy = _proxy(configuration.host, chosen.proxy, place)
     name = getattr(configuration, "tls_server_name", None)
-    return Credentials(configuration.host, chosen.name, False, tls, name, proxy, login, configuration, "\n".join(pair))
+    return Credentials(configuration.host, chosen.name, False, tls, name, proxy, login, configuration, certificate)
+
+
+def _load(files: Sequence[Path], context: str, folder: str, login: str, configuration: Any) -> None:
+    """Read the context into the library's configuration, which renews by itself what expires. Keys go to the folder."""
+    from kubernetes.config.dateutil import parse_rfc3339
+    from kubernetes.config.kube_config import FileOrData, KubeConfigLoader, KubeConfigMerger
+
+    merged = KubeConfigMerger(os.pathsep.join(map(str, files)))
+    for part in ("clusters", "contexts", "users"):
+        # By this it is named in errors; the library's own name for it is all that it says, tokens too.
+        for node in merged.config.value[part]:
+            node.name = f"{node.path}: {part}/{node.value.get('name') if isinstance(node.value, Mapping) else None}"
+    loader: Any = KubeConfigLoader(
+        merged.config, context, config_persister=merged.save_changes, config_base_path=None, temp_file_path=folder
+    )
+
+    def ask_plugin() -> bool:
+        settings = loader._user.safe_get("exec")
+        if settings is None:
+            return False
+        cluster, base = loader._cluster.value, loader._get_base_path(loader._cluster.path)
+        status = ExecPlugin(cluster.get("server", ""), settings, cluster, base, login).status()
+        if "token" in status:
+            loader.token = f"Bearer {status['token']}"
+        else:
+            loader.cert_file, loader.key_file = (
+                FileOrData(status, None, key, base64_file_content=False, temp_file_path=folder).as_file()
+                for key in ("clientCertificateData", "clientKeyData")
+            )
+        if "expirationTimestamp" in status:
+            loader.expiry = parse_rfc3339(status["expirationTimestamp"])
+        return True
+
+    loader._load_from_exec_plugin = ask_plugin
+    loader.load_and_set(configuration)
+
+
+def _told(error: Exception) -> str:
+    """An error of the library's, as people can be told."""
+    return masked_text(str(error).strip() or type(error).__name__)
 
 
 def _of_pod(context: str | None) -> Credentials:
@@ -132,7 +195,7 @@ def _of_pod(context: str | None) -> Credentials:
     configuration = Configuration()
     try:
         load_incluster_config(client_configuration=configuration)
-    except ConfigException as error:
+    except (ConfigException, OSError) as error:
         raise ConfigError(f"this pod has no service account's credentials: {error}", hint=_HOW) from None
     login = "The pod's service account token does not count: was the service account deleted?"
     tls = _tls(configuration, configuration.host)
@@ -143,19 +206,23 @@ def _chosen(files: Sequence[Path], context: str | None, place: Where) -> _Contex
     """The context to be used, read from files as kubectl merges them: who comes first has it."""
     read = [_read(file) for file in files]
     contexts = _named(read, "contexts", "context")
-    name = context or next((one["current-context"] for one in read if one.get("current-context")), None)
+    name = context or next((str(one["current-context"]) for one in read if one.get("current-context")), None)
     if name is None:
         raise ConfigError("has no current context", where=place, hint=f"Name one of: {', '.join(sorted(contexts))}.")
     if name not in contexts:
         raise unknown("context", name, contexts, place)
-    cluster = _named(read, "clusters", "cluster").get(contexts[name].get("cluster", ""), {})
-    user = _named(read, "users", "user").get(contexts[name].get("user", ""), {})
-    return _Context(name, cluster.get("proxy-url"), (user.get("exec") or {}).get("command"))
+    cluster = _named(read, "clusters", "cluster").get(str(contexts[name].get("cluster")), {})
+    user = _named(read, "users", "user").get(str(contexts[name].get("user")), {})
+    plugin, proxy = user.get("exec") or {}, cluster.get("proxy-url")
+    if not isinstance(plugin, Mapping) or not isinstance(plugin.get("command", ""), str):
+        what = f"its context {name!r} cannot be used: its user's 'exec' is not a mapping with 'apiVersion' and 'command'"
+        raise ConfigError(what, where=place)
+    return _Context(name, Hidden(proxy) if proxy else None, str(plugin.get("command", "")) or None)
 
 
 def _read(file: Path) -> Mapping[str, Any]:
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        found = yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read: {error}", where=Where(file=str(file))) from None
     except yaml.YAMLError as error:
@@ -171,7 +238,9 @@ def _read(file: Path) -> Mapping[str, Any]:
 
 def _named(read: Sequence[Mapping[str, Any]], plural: str, singular: str) -> dict[str, Mapping[str, Any]]:
     entries = [entry for one in reversed(read) for entry in one.get(plural) or () if isinstance(entry, Mapping)]
-    return {entry["name"]: entry[singular] for entry in entries if "name" in entry and isinstance(entry.get(singular), Mapping)}
+    return {
+        str(entry["name"]): entry[singular] for entry in entries if "name" in entry and isinstance(entry.get(singular), Mapping)
+    }
 
 
 def _tls(configuration: Any, server: str) -> ssl.SSLContext | None:
@@ -188,10 +257,10 @@ def _tls(configuration: Any, server: str) -> ssl.SSLContext | None:
     return context
 
 
-def _proxy(server: str, named: str | None, place: Where) -> str | None:
+def _proxy(server: str, named: Hidden | None, place: Where) -> Hidden | None:
     """The kubeconfig's ``proxy-url``, else the environment's proxy, unless ``NO_PROXY`` has the server."""
     url = urlsplit(server)
-    proxies = getproxies()
+    proxies = {scheme: Hidden(proxy) for scheme, proxy in getproxies().items()}
     proxy = named or (None if _is_direct(url.hostname or "", proxies.get("no", "")) else proxies.get(url.scheme))
     if proxy is not None and urlsplit(proxy).scheme not in {"http", "https"}:
         what = f"the API server's proxy is neither http:// nor https:// ({masked_text(proxy)})"
@@ -210,29 +279,3 @@ def _is_within(host: str, network: str) -> bool:
         return "/" in network and ip_address(host) in ip_network(network, strict=False)
     except ValueError:  # a name, or no network
         return False
-
-
-class _Kept(logging.Handler):
-    """Keeps what the library logs as an error in this thread; others log too."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.messages: list[str] = []
-        self._thread = get_ident()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep its message, without secrets."""
-        if record.module == _LOADER and record.thread == self._thread:
-            self.messages.append(masked_text(record.getMessage()))
-
-
-@contextmanager
-def _complaints() -> Iterator[list[str]]:
-    """What the library logs meanwhile: a plugin that fails is no exception to it, but a line of the root logger."""
-    kept = _Kept()
-    root = logging.getLogger()
-    root.addHandler(kept)
-    try:
-        yield kept.messages
-    finally:
-        root.removeHandler(kept)

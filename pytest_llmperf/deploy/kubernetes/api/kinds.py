@@ -57,7 +57,9 @@ LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
 REPLICASET = Kind("apps/v1", "ReplicaSet", "replicasets")
 STATEFULSET = Kind("apps/v1", "StatefulSet", "statefulsets")
+DAEMONSET = Kind("apps/v1", "DaemonSet", "daemonsets")
 JOB = Kind("batch/v1", "Job", "jobs")
+CRON_JOB = Kind("batch/v1", "CronJob", "cronjobs")
 STORAGE_CLASS = Kind("storage.k8s.io/v1", "StorageClass", "storageclasses", namespaced=False)
 INGRESS = Kind("networking.k8s.io/v1", "Ingress", "ingresses")
 
@@ -76,7 +78,9 @@ _ALL = (
     DEPLOYMENT,
     REPLICASET,
     STATEFULSET,
+    DAEMONSET,
     JOB,
+    CRON_JOB,
     STORAGE_CLASS,
     INGRESS,
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from threading import Condition, Event, Thread
 from time import monotonic
@@ -18,19 +18,25 @@ from pytest_llmperf.deploy.kubernetes.api.kinds import Kind, Manifest
 from pytest_llmperf.deploy.kubernetes.api.refusals import (
     Asked,
     ExpiredError,
+    ForbiddenError,
+    NotFoundError,
     RefusedError,
     UnreachableError,
     refusal,
     status_of,
 )
 from pytest_llmperf.deploy.kubernetes.api.transport import Stream
-from pytest_llmperf.errors import DeployError
+from pytest_llmperf.errors import DeployError, LlmperfError
 
 if TYPE_CHECKING:
     from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
 
 WATCH_S = 60
 """How long the server keeps one watch open. A connection that has died without a word is noticed soon after."""
+ASK_S = 3.0
+"""How often the server is asked besides: a watch that is open hears of no expired credentials and of no network that has gone."""
+ANSWER_S = 5.0
+"""How long it may take to answer that."""
 _PAUSE_S = 0.1
 _JOIN_S = 2.0
 
@@ -79,8 +85,9 @@ class Watch:
         self._error: DeployError | None = None
         self._troubles: list[str] = []
         self._followers = [_Follower(self, api, each) for each in watched]
-        for follower in self._followers:
-            follower.thread.start()
+        self._helpers: tuple[_Follower | _Asker, ...] = (*self._followers, _Asker(self, api))
+        for helper in self._helpers:
+            helper.thread.start()
 
     def next(self, timeout_s: float) -> Snapshot | None:
         """What there is, as soon as something has changed since the last call; None where nothing does in time.
@@ -103,10 +110,10 @@ class Watch:
 
     def close(self) -> None:
         """End its threads and connections."""
-        for follower in self._followers:
-            follower.stop()
-        for follower in self._followers:
-            follower.thread.join(_JOIN_S)
+        for helper in self._helpers:
+            helper.stop()
+        for helper in self._helpers:
+            helper.thread.join(_JOIN_S)
 
     def _is_changed(self) -> bool:
         return self._changes != self._seen and all(follower.is_listed for follower in self._followers)
@@ -130,7 +137,7 @@ class Watch:
             self._news.notify_all()
 
     def failed(self, error: DeployError) -> None:
-        """A follower cannot go on."""
+        """A follower cannot go on, or need not."""
         with self._news:
             self._error = self._error or error
             self._news.notify_all()
@@ -246,6 +253,34 @@ class _Follower:
         metadata = thing["metadata"]
         is_everywhere = self.watched.kind.namespaced and self.watched.namespace is None
         return f"{metadata['namespace']}/{metadata['name']}" if is_everywhere else str(metadata["name"])
+
+
+class _Asker:
+    """Whether the server still is there and takes these credentials, asked from a thread of its own as long as all is watched."""
+
+    def __init__(self, watch: Watch, shared: KubeApi) -> None:
+        self._watch = watch
+        self._api = shared.new(watch.troubled)
+        self._closing = Event()
+        self.thread = Thread(target=self._run, name="llmperf-watch-server", daemon=True)
+
+    def stop(self) -> None:
+        """Have the thread end, whatever it waits for."""
+        self._closing.set()
+        self._api.close()
+
+    def _run(self) -> None:
+        try:
+            while not self._closing.wait(ASK_S):
+                # Who keeps the question from people is there all the same.
+                with suppress(ForbiddenError, NotFoundError):
+                    self._api.answers(ANSWER_S)
+        except DeployError as error:
+            self._watch.failed(error)
+        except LlmperfError as error:  # where the credentials are to be read anew, there is nothing to read
+            self._watch.failed(DeployError(error.what, where=error.where, hint=error.hint))
+        finally:
+            self._api.close()
 
 
 def _is_passing(error: DeployError) -> bool:

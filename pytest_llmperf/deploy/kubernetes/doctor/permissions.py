@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from pytest_llmperf.deploy.kubernetes.api.kinds import (
     CONFIG_MAP,
+    CRON_JOB,
+    DAEMONSET,
     DEPLOYMENT,
     EVENT,
     INGRESS,
@@ -81,6 +83,7 @@ IN_CLUSTER: tuple[Need, ...] = (
 FOR_OWN_NAMESPACES: tuple[Need, ...] = (
     Need(NAMESPACE, ("get", "list", "watch", "create", "delete"), "make a namespace for a session, and remove it"),
     Need(SERVICE_ACCOUNT, ("get", "watch", "list"), "wait until pods can be made in it"),
+    *(Need(kind, ("list",), "see that nobody else uses it before it is removed") for kind in (DAEMONSET, CRON_JOB)),
 )
 """Of the whole cluster too, with all of ``IN_NAMESPACE`` in every namespace: where none is given and each session makes one."""
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_llmperf.deploy.base import say_nothing
 from pytest_llmperf.deploy.kubernetes.api.kinds import LEASE, Manifest
 from pytest_llmperf.deploy.kubernetes.api.refusals import NotFoundError
-from pytest_llmperf.deploy.kubernetes.names import KEPT, OWNER, SESSION, Identity
+from pytest_llmperf.deploy.kubernetes.names import ENDED, KEPT, OWNER, SESSION, WHEN_ENDED, Identity
 from pytest_llmperf.deploy.kubernetes.ready.pods import epoch_s
 from pytest_llmperf.errors import DeployError
 from pytest_llmperf.secrets import masked_text
@@ -99,6 +99,9 @@ class LeaseSeen:
     """Seconds since the epoch, by the API server's clock."""
     duration_s: float
     kept: bool
+    """Whether what it owns outlives its process, until somebody asks for its removal."""
+    has_ended: bool = False
+    """Whether it was said that the process of one that is kept has ended: nobody need ask whether it lives."""
 
     @property
     def held_by(self) -> str:
@@ -130,16 +133,21 @@ def lease_seen(manifest: Manifest) -> LeaseSeen:
         holder=Holder.parsed(spec.get("holderIdentity") or ""),
         renewed_s=epoch_s(spec.get("renewTime")),
         duration_s=float(spec.get("leaseDurationSeconds") or DURATION_S),
-        kept=labels.get(KEPT) == "true",
+        kept=labels.get(KEPT) in {WHEN_ENDED, ENDED},
+        has_ended=labels.get(KEPT) == ENDED,
     )
 
 
-def lease_manifest(identity: Identity, namespace: str, holder: Holder, now_s: float) -> Manifest:
-    """The Lease of a process; ``now_s`` is by the API server's clock."""
+def lease_manifest(identity: Identity, namespace: str, holder: Holder, now_s: float, *, keep: bool = False) -> Manifest:
+    """The Lease of a process; ``now_s`` is by the API server's clock.
+
+    With ``keep`` it says from the first moment that what it owns is to stay: a process that is killed says nothing any more.
+    """
+    kept = {KEPT: WHEN_ENDED} if keep else {}
     return {
         "apiVersion": LEASE.api_version,
         "kind": LEASE.kind,
-        "metadata": {"name": identity.owner, "namespace": namespace, "labels": dict(identity.labels())},
+        "metadata": {"name": identity.owner, "namespace": namespace, "labels": {**identity.labels(), **kept}},
         "spec": {
             "holderIdentity": str(holder),
             "leaseDurationSeconds": DURATION_S,
@@ -151,6 +159,8 @@ def lease_manifest(identity: Identity, namespace: str, holder: Holder, now_s: fl
 
 def is_alive(lease: LeaseSeen, now_s: float, at: Here) -> bool:
     """Whether the process that holds a Lease lives, seen from ``at`` when the API server's clock says ``now_s``."""
+    if lease.has_ended:
+        return False
     known = at.knows(lease.holder)
     if known is not None:
         return known

@@ -9,6 +9,8 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmperf.deploy.kubernetes.api.kinds import (
+    CRON_JOB,
+    DAEMONSET,
     DEPLOYMENT,
     JOB,
     NAMESPACE,
@@ -37,7 +39,7 @@ REMOVE_S = 120.0
 _OPTION = Where(option="--llmperf-namespace")
 _POLL_S = 0.5
 _SHOWN = 5
-_OTHERS = (DEPLOYMENT, STATEFULSET, JOB, POD, PVC, SERVICE)
+USED_BY_OTHERS = (DEPLOYMENT, STATEFULSET, DAEMONSET, JOB, CRON_JOB, POD, PVC, SERVICE)
 """What tells that others use a namespace. Secrets and ConfigMaps are put into each by many a cluster itself."""
 
 
@@ -113,7 +115,10 @@ def remove_namespace(api: KubeApi, name: str, timeout_s: float = REMOVE_S) -> No
 
 
 def delete_namespace(api: KubeApi, name: str) -> bool:
-    """Have it deleted; False where there is none that any session has made. Raises ``DeployError`` where others use it too."""
+    """Have it deleted; False where there is none that any session has made.
+
+    Raises ``DeployError`` where others use it too, or where nobody can say whether they do.
+    """
     found = api.get(NAMESPACE, name)
     if found is None or made_namespace(found) is None:
         return False
@@ -135,14 +140,23 @@ def await_namespace_gone(api: KubeApi, name: str, timeout_s: float) -> Manifest 
 
 
 def _of_others(api: KubeApi, name: str) -> list[str]:
-    """What in a namespace neither a session has put there nor anything else has made."""
+    """What in a namespace no session has put there: what nothing else has made, and each pod, whatever made that.
+
+    A pod may be all that is seen of a workload of a kind of the cluster's own. Those of sessions bear their label. Raises
+    ``ForbiddenError`` where this cannot be seen.
+    """
     found = []
-    for kind in _OTHERS:
+    for kind in USED_BY_OTHERS:
         try:
             there = api.list(kind, name, labels=f"{MANAGED_BY}!={MANAGER}")
-        except (ForbiddenError, NotFoundError):
-            continue
-        found += [f"{kind.kind} {one['metadata']['name']}" for one in there if not one["metadata"].get("ownerReferences")]
+        except NotFoundError:
+            continue  # the cluster does not know the kind
+        except ForbiddenError as error:
+            what = f"the namespace {name!r} stays: nobody can say whether others use it: {error.what}"
+            removed = f"`kubectl delete namespace {name}` removes it with all that is in it."
+            raise ForbiddenError(what, hint=" ".join(filter(None, [error.hint, removed]))) from None
+        metadata = [one["metadata"] for one in there]
+        found += [f"{kind.kind} {one['name']}" for one in metadata if kind == POD or not one.get("ownerReferences")]
     return found[:_SHOWN]
 
 

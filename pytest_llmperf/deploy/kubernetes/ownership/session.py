@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from pytest_llmperf.deploy.base import Progress, say_nothing
 from pytest_llmperf.deploy.kubernetes.api.kinds import LEASE, NAMESPACE
 from pytest_llmperf.deploy.kubernetes.api.refusals import ConflictError, ForbiddenError
-from pytest_llmperf.deploy.kubernetes.names import KEPT, SESSION, Identity
+from pytest_llmperf.deploy.kubernetes.names import ENDED, KEPT, SESSION, Identity
 from pytest_llmperf.deploy.kubernetes.ownership.lease import (
+    DURATION_S,
     Heartbeat,
     LeaseSeen,
     here,
@@ -87,17 +88,11 @@ class KubeSession:
         if self._ownership is None:
             return ""
         try:
-            self._api.patch(LEASE, self._identity.owner, self._namespace, {"metadata": {"labels": {KEPT: "true"}}})
-        except DeployError as error:
-            what = f"what stands in the namespace {self._namespace!r} could not be marked as kept: {error.what}"
-            hint = (
-                f"Another session will take it for a dead one's and remove it; `{removal_command(self._settings)}` does so now."
-            )
-            raise DeployError(what, hint=hint) from None
+            _mark_ended(self._api, self._settings, self._identity.owner)
         finally:
             self._stop()
         self._ownership, self._has_begun = None, False
-        return f"kept in the namespace {self._namespace}; `{removal_command(self._settings)}` removes it"
+        return kept_text(self._settings)
 
     def close(self) -> None:
         """Remove what is left, the Lease, and the namespace that was made; of a worker that is left to ``end_session``.
@@ -150,7 +145,8 @@ class KubeSession:
         if given is None:
             self._progress("making a namespace")
             make_namespace(self._api, self._settings.session, holder)
-        lease = self._claimed(lease_manifest(self._identity, self._namespace, holder, self._api.now()))
+        keep = self._settings.keep
+        lease = self._claimed(lease_manifest(self._identity, self._namespace, holder, self._api.now(), keep=keep))
         self._heartbeat = Heartbeat(self._api, lease)
         return Ownership(self._namespace, lease.reference, self._identity)
 
@@ -190,11 +186,11 @@ class KubeSession:
             heartbeat.stop()
 
 
-def end_session(api: KubeApi, settings: KubernetesSettings, worker: str | None = None) -> None:
+def end_session(api: KubeApi, settings: KubernetesSettings, worker: str | None = None) -> str:
     """What xdist's controller does: remove what workers have left, and the namespace that was made for all of them.
 
-    To be called when all of them have ended; with ``worker`` when that one has crashed, for its part alone. What was kept stays.
-    Raises ``DeployError`` that names what is left.
+    To be called when all of them have ended; with ``worker`` when that one has crashed, for its part alone. What is to be kept
+    stays: how it is removed, empty where nothing is. Raises ``DeployError`` that names what is left.
     """
     namespace = settings.namespace or made_name(settings.session)
     leases = leases_of(api, namespace, settings.session)
@@ -202,9 +198,30 @@ def end_session(api: KubeApi, settings: KubernetesSettings, worker: str | None =
     with ExitStack() as every:
         if settings.namespace is None and worker is None:
             every.callback(remove_namespace_if_free, api, settings)
-        for lease in leases:
-            if not lease.kept and mine in {None, lease.name}:
+        ended = [lease for lease in leases if mine in {None, lease.name}]
+        for lease in ended:
+            if not lease.kept:
                 every.callback(remove_process, api, namespace, lease.name, removal_command(settings), uid=lease.uid)
+            elif not lease.has_ended:
+                every.callback(_mark_ended, api, settings, lease.name)
+    return kept_text(settings) if any(lease.kept for lease in ended) else ""
+
+
+def _mark_ended(api: KubeApi, settings: KubernetesSettings, owner: str) -> None:
+    """Say on the Lease of what is kept that its process has ended: whoever asks may remove it. Raises ``DeployError``."""
+    namespace = settings.namespace or made_name(settings.session)
+    try:
+        api.patch(LEASE, owner, namespace, {"metadata": {"labels": {KEPT: ENDED}}})
+    except DeployError as error:
+        what = f"what stands in the namespace {namespace!r} could not be marked as kept by a session that has ended: {error.what}"
+        hint = f"What stands stays; `{removal_command(settings)}` removes it {DURATION_S} s after {owner} was last heard of."
+        raise DeployError(what, hint=hint) from None
+
+
+def kept_text(settings: KubernetesSettings) -> str:
+    """Where what a session has kept stands, and how it is removed."""
+    namespace = settings.namespace or made_name(settings.session)
+    return f"kept in the namespace {namespace}; `{removal_command(settings)}` removes it"
 
 
 def leases_of(api: KubeApi, namespace: str, session: str) -> tuple[LeaseSeen, ...]:

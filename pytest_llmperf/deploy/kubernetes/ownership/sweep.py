@@ -246,9 +246,10 @@ def _end_namespace_removal(api: KubeApi, name: str, timeout_s: float) -> bool:
 
 
 def _process(lease: LeaseSeen, now_s: float, at: Here) -> Process:
-    state: State = "kept" if lease.kept else "alive" if is_alive(lease, now_s, at) else "dead"
+    state: State = "alive" if is_alive(lease, now_s, at) else "kept" if lease.kept else "dead"
     silent_s = max(0.0, now_s - (lease.renewed_s or 0.0))
-    may_return = state == "dead" and silent_s < LONGEST_AWAY_S and at.knows(lease.holder) is None
+    is_silent = state != "alive" and not lease.has_ended and at.knows(lease.holder) is None
+    may_return = is_silent and silent_s < LONGEST_AWAY_S
     return Process(lease, state, silent_s, may_return)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmperf.deploy.kubernetes.api.kinds import (
     CONFIG_MAP,
+    DAEMONSET,
     DEPLOYMENT,
     INGRESS,
     JOB,
@@ -51,7 +52,7 @@ OURS = f"{MANAGED_BY}={MANAGER}"
 APPLIED = (
     DEPLOYMENT,
     STATEFULSET,
-    Kind("apps/v1", "DaemonSet", "daemonsets"),
+    DAEMONSET,
     JOB,
     REPLICASET,
     POD,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from base64 import b64decode
-from binascii import Error as Base64Error
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -36,7 +35,7 @@ from pytest_llmperf.deploy.kubernetes.rendering.manifests import dump
 from pytest_llmperf.deploy.secrets import LEAST_CHARACTERS, longest_first, masked, secret_values
 from pytest_llmperf.errors import DeployError
 from pytest_llmperf.experiment.records import Cell
-from pytest_llmperf.secrets import masked_text
+from pytest_llmperf.secrets import Hidden, masked_text
 
 if TYPE_CHECKING:
     from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
@@ -60,8 +59,27 @@ def keep_evidence(
     """Write all there is of a cell's deployment below ``folder``, and return where.
 
     ``events`` are those that were heard of before: of objects that are gone; ``kinds`` are those of what was applied. What cannot
-    be read is said where it would be. Raises ``OSError`` where nothing can be written.
+    be read is said where it would be. Raises ``OSError`` where nothing can be written, ``DeployError`` for whatever else goes
+    wrong: none of it is to be told in the place of why the deployment failed.
     """
+    try:
+        return _kept(api, identity, cell, namespace, folder, diagnosis, events, kinds)
+    except (DeployError, OSError):
+        raise
+    except Exception as error:  # noqa: BLE001  (what it says may have a secret of the text that it is about)
+        raise DeployError(type(error).__name__) from None
+
+
+def _kept(
+    api: KubeApi,
+    identity: Identity,
+    cell: Cell,
+    namespace: str,
+    folder: Path,
+    diagnosis: str,
+    events: Sequence[Event],
+    kinds: Iterable[Kind],
+) -> Path:
     place = folder / f"{cell.id}_{datetime.now(UTC):%Y%m%d-%H%M%S-%f}_{os.getpid()}"
     place.mkdir(parents=True)
     troubles: list[str] = []
@@ -75,24 +93,34 @@ def keep_evidence(
         hide = masking(pods, _secrets(api, identity.selector(cell.id), namespace))
         for pod in _chosen(pods, troubles):
             for name, text in _logs(api, pod, troubles):
-                (place / name).write_text(hide(text))
+                _write(place / name, hide(text))
         with _noting(troubles):
             events = _with_latest(events, [event_of(one) for one in api.list(EVENT, namespace)], objects)
         objects += _nodes(api, pods, troubles)
-    (place / EVENTS).write_text(hide(table(events)))
-    (place / OBJECTS).write_text(hide(dump([_bare(one) for one in objects])))
-    (place / DIAGNOSIS).write_text(hide("\n".join(filter(None, [diagnosis, *(f"not kept: {one}" for one in troubles)])) + "\n"))
+    _write(place / EVENTS, hide(table(events)))
+    _write(place / OBJECTS, hide(dump([_bare(one) for one in objects])))
+    _write(place / DIAGNOSIS, hide("\n".join(filter(None, [diagnosis, *(f"not kept: {one}" for one in troubles)])) + "\n"))
     return place
+
+
+def _write(file: Path, text: str) -> None:
+    """Whatever a program has written, and whatever the locale is: half of a surrogate pair stands there as an escape."""
+    file.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def masking(pods: Iterable[Pod], secrets: Iterable[str] = ()) -> Callable[[str], str]:
     """What takes the secrets of these pods' commands and environments, and those given, out of a text."""
-    values = [*secrets]
+    values = [*map(Hidden, secrets)]
     for pod in pods:
         for one in pod.containers:
-            values += secret_values(one.command, dict(one.environment))
-    known = longest_first(values, LEAST_CHARACTERS)
-    return lambda text: masked(masked_text(text), known)
+            values += map(Hidden, secret_values(one.command, dict(one.environment)))
+    known = tuple(map(Hidden, longest_first(values, LEAST_CHARACTERS)))
+
+    def hide(text: str) -> str:
+        text = Hidden(text)
+        return masked(Hidden(masked_text(text)), known)
+
+    return hide
 
 
 def secrets_in_objects(objects: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -100,10 +128,10 @@ def secrets_in_objects(objects: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     for one in objects:
         if one.get("kind") != SECRET.kind:
             continue
-        yield from map(str, (one.get("stringData") or {}).values())
-        for value in (one.get("data") or {}).values():
-            with suppress(Base64Error, UnicodeDecodeError):
-                yield b64decode(value).decode()
+        yield from map(Hidden, (one.get("stringData") or {}).values())
+        for value in map(Hidden, (one.get("data") or {}).values()):
+            with suppress(ValueError):  # no base64, no text
+                yield Hidden(b64decode(value).decode())
 
 
 def table(events: Iterable[Event]) -> str:
@@ -159,7 +187,7 @@ def _logs(api: KubeApi, pod: Pod, troubles: list[str]) -> Iterator[tuple[str, st
     for one in pod.containers:
         for previous in (False, True) if one.restarts else (False,):
             try:
-                if text := whole_log(api, pod.namespace, LogOf(pod.name, one.name, previous)):
+                if text := Hidden(whole_log(api, pod.namespace, LogOf(pod.name, one.name, previous))):
                     yield f"{pod.name}_{one.name}{'_previous' if previous else ''}.log", text
             except DeployError as error:  # a node that is away keeps nobody from what others have
                 troubles.append(error.what)

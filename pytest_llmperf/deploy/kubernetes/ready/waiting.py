@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from pytest_llmperf.deploy.base import Phase, Progress
 from pytest_llmperf.deploy.kubernetes.api.kinds import POD
@@ -23,7 +24,7 @@ from pytest_llmperf.deploy.kubernetes.ready.pods import Pod, pod_of
 from pytest_llmperf.deploy.kubernetes.ready.seen import LogOf, Seen
 from pytest_llmperf.deploy.kubernetes.ready.timeline import Timeline
 from pytest_llmperf.deploy.kubernetes.settings import KubernetesSettings
-from pytest_llmperf.errors import DeployError
+from pytest_llmperf.errors import DeployError, LlmperfError
 from pytest_llmperf.secrets import masked_text
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ TICK_S = 5.0
 """How long nothing may happen before it is looked again: at the log of an engine that starts, at how long a state has lasted."""
 LOAD_LINES = 2000
 """Of a log, in which the engine has said how long it loaded the weights."""
+BESIDE_S = 10.0
+"""How long may be waited for what is read beside pods that are ready; what is not there then is left out."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,46 @@ class ReadyPods:
     """The engine's pods when all of them were ready."""
 
     pods: tuple[Pod, ...]
-    phases: tuple[Phase, ...]
     ready_seen_s: float
     """When that was heard of; monotonic."""
     image: str
     image_digest: str | None
-    node_labels: Mapping[str, str]
-    """Of the first pod's node; empty where nodes may not be read."""
+    timeline: Timeline
+    beside: _Beside
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The way to their readiness."""
+        return self.timeline.phases(self.ready_seen_s, self.beside.read().log)
+
+    @property
+    def node_labels(self) -> Mapping[str, str]:
+        """Of the first pod's node; empty where nodes may not be read, or that does not tell them."""
+        return self.beside.read().labels
+
+
+class _Beside:
+    """A pod's log and its node's labels, read by a thread of its own: nobody waits for them who is to ask the endpoint."""
+
+    def __init__(self, looking: Looking, pod: Pod, container: str) -> None:
+        """Begin."""
+        self._looking, self._pod, self._of = looking, pod, LogOf(pod.name, container)
+        self.log = ""
+        self.labels: Mapping[str, str] = {}
+        self._thread = Thread(target=self._run, name="llmperf-ready", daemon=True)
+        self._thread.start()
+
+    def read(self) -> Self:
+        """What there is once all is read, or ``BESIDE_S`` are over."""
+        self._thread.join(BESIDE_S)
+        return self
+
+    def _run(self) -> None:
+        # Pods that are ready are, also where this cannot be read.
+        with suppress(LlmperfError):
+            self.log = log_text(self._looking.api, self._looking.namespace, self._of, LOAD_LINES, LOG_S)
+        with suppress(LlmperfError):
+            self.labels = self._looking.node_labels(self._pod.node)
 
 
 class _FailedError(Exception):
@@ -77,16 +113,13 @@ def await_running(
         raise _error(looking, settings.log_directory, failed) from None
     container = pods[0].container(rendered.engine.container)
     assert container is not None
-    log = ""
-    with suppress(DeployError):  # pods that are ready are, also where their log cannot be read
-        log = log_text(api, namespace, LogOf(pods[0].name, container.name), LOAD_LINES, LOG_S)
     return ReadyPods(
         pods=pods,
-        phases=timeline.phases(ready_at, log),
         ready_seen_s=ready_at,
         image=container.image,
         image_digest=container.image_digest,
-        node_labels=looking.node_labels(pods[0].node),
+        timeline=timeline,
+        beside=_Beside(looking, pods[0], container.name),
     )
 
 

@@ -96,7 +96,7 @@ def read_objects(path: Path) -> list[Sourced]:
     """The objects of one file, each with its place. Raises ``ConfigError``."""
     file = shown(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = Hidden(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise ConfigError(f"the file is not UTF-8 text (byte {error.start})", where=Where(file)) from None
     except OSError as error:
@@ -106,6 +106,7 @@ def read_objects(path: Path) -> list[Sourced]:
 
 def parse_objects(text: str, file: str) -> list[Sourced]:
     """The objects of all documents of a text; lists are taken apart. ``file`` is how errors name it. Raises ``ConfigError``."""
+    text = Hidden(text)
     try:
         return list(_objects(text, file))
     except yaml.MarkedYAMLError as error:
@@ -117,8 +118,9 @@ def parse_objects(text: str, file: str) -> list[Sourced]:
 
 
 def copied(manifest: Manifest) -> Manifest:
-    """A copy that shares nothing, not even with itself."""
-    copy: Manifest = _plain(manifest)
+    """A copy that shares nothing, not even with itself, and whose secrets no list of a program's variables shows."""
+    copy: Manifest = _veiled(_plain(manifest))
+    _hide_data(copy)
     return copy
 
 
@@ -142,7 +144,7 @@ def dump(objects: Sequence[Manifest]) -> str:
 
 
 def _objects(text: str, file: str) -> Iterator[Sourced]:
-    loader = _Loader(text)
+    loader = _Loader(str(text))  # libyaml's takes nothing else
     try:
         while loader.check_node():
             node = loader.get_node()
@@ -188,9 +190,8 @@ def _flattened(node: yaml.Node, data: object, file: str) -> Iterator[Sourced]:
         for child, item in zip(items.value, data["items"], strict=True):
             yield from _flattened(child, item, file)
         return
-    manifest: Manifest = _plain(data)
+    manifest = copied(data)
     _check_object(manifest, where)
-    _hide_data(manifest)
     yield Sourced(_without_the_clusters(manifest), where)
 
 
@@ -210,10 +211,14 @@ def _check_object(manifest: Manifest, where: Where) -> None:
 
 
 def _hide_data(manifest: Manifest) -> None:
-    """What a Secret holds is shown to nobody."""
-    for part in ("data", "stringData") if manifest["kind"] == "Secret" else ():
+    """What a Secret holds is shown to nobody, nor what another object's key says to be a secret."""
+    is_whole = manifest.get("kind") == "Secret"
+    for part in ("data", "stringData"):
         if isinstance(data := manifest.get(part), dict):
-            manifest[part] = {key: Hidden(value) if isinstance(value, str) else value for key, value in data.items()}
+            secrets = {
+                key: Hidden(value) for key, value in data.items() if isinstance(value, str) and (is_whole or is_secret(key))
+            }
+            manifest[part] = {**data, **secrets}
 
 
 def _without_the_clusters(manifest: Manifest) -> Manifest:
@@ -241,16 +246,40 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
 
 
+def _veiled(value: Any, key: str = "") -> Any:
+    """The same, but no list of a program's variables shows the secrets of its commands and environments."""
+    if isinstance(value, dict):
+        veiled = {inner_key: _veiled(inner, inner_key) for inner_key, inner in value.items()}
+        if _is_secret_variable(value):
+            veiled["value"] = Hidden(value["value"])
+        return veiled
+    if isinstance(value, list):
+        if _are_words(value, key):
+            return [word if word == shown else Hidden(word) for word, shown in zip(value, masked_words(value), strict=True)]
+        return [_veiled(inner, key) for inner in value]
+    return value
+
+
+def _is_secret_variable(value: Manifest) -> bool:
+    """Whether a mapping is a variable of an environment that holds a secret."""
+    name = value.get("name")
+    return isinstance(name, str) and is_secret(name) and isinstance(value.get("value"), str)
+
+
+def _are_words(value: list[Any], key: str) -> bool:
+    """Whether a list is a command line."""
+    return key in ("command", "args") and all(isinstance(word, str) for word in value)
+
+
 def _hidden(value: Any, key: str) -> Any:
     if isinstance(value, Hidden):
         return MASK
     if isinstance(value, dict):
-        name = value.get("name")
-        if isinstance(name, str) and is_secret(name) and isinstance(value.get("value"), str):
+        if _is_secret_variable(value):
             value = {**value, "value": MASK}
         return {inner_key: _hidden(inner, inner_key) for inner_key, inner in value.items()}
     if isinstance(value, list):
-        if key in ("command", "args") and all(isinstance(word, str) for word in value):
+        if _are_words(value, key):
             return list(masked_words(value))
         return [_hidden(inner, key) for inner in value]
     return masked_text(value) if isinstance(value, str) else value

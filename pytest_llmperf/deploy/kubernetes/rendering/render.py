@@ -86,7 +86,7 @@ def render(cell: Cell, settings: RenderSettings, environ: Mapping[str, str], suf
         label(manifest, of_cell, of_cell)
     return Rendered(
         cell=cell,
-        objects=tuple(sorted(manifests, key=_place)),
+        objects=tuple(sorted(map(copied, manifests), key=_place)),
         engine=EngineRef(
             kind=engine.workload.manifest["kind"],
             name=engine.name,

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from threading import enumerate as threads
+from time import monotonic
 from typing import Any
 
 import pytest
 
+from pytest_llmperf.deploy.kubernetes.api import transport
+from pytest_llmperf.deploy.kubernetes.api import watch as watch_module
 from pytest_llmperf.deploy.kubernetes.api.kinds import CONFIG_MAP, POD
-from pytest_llmperf.deploy.kubernetes.api.refusals import ForbiddenError
+from pytest_llmperf.deploy.kubernetes.api.refusals import ForbiddenError, LoginError, UnreachableError
 from pytest_llmperf.deploy.kubernetes.api.watch import Snapshot, Watch, Watched, watching
 from tests.unit.deploy.kubernetes.scripted_api import CUT, Reply, api_at, scripted_api, status
 
 ENOUGH_S = 20.0
 PODS = Watched(POD, "ns")
+
+
+@pytest.fixture(autouse=True)
+def _unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but what is watched is asked for: replies come in their order."""
+    monkeypatch.setattr(watch_module, "ASK_S", 2 * ENOUGH_S)
 
 
 def pod(name: str, version: int, uid: str = "") -> dict[str, Any]:
@@ -166,3 +175,55 @@ def test_no_thread_outlives_it(reply: Reply) -> None:
         with watching(api_at(server.url), [PODS, Watched(POD, None)]) as watch:
             watch.next(0.1)
         assert not [one for one in set(threads()) - before - serving if one.name.startswith("llmperf-watch")]
+
+
+class Versions:
+    """Watches that stay open and tell nothing, beside a ``/version`` that is answered so, the last for ever."""
+
+    def __init__(self, *replies: Reply) -> None:
+        self._replies = list(replies)
+
+    def __call__(self, path: str) -> Reply:
+        """The answer to a request."""
+        if path == "/version":
+            return self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]
+        return streamed(stays=True) if "watch=true" in path else listed(2)
+
+
+def test_expired_credentials_end_a_watch_that_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_module, "ASK_S", 0.01)
+    with scripted_api(Reply()) as server:
+        server.next_reply = Versions(Reply())  # type: ignore[method-assign]
+        with watching(api_at(server.url), [PODS]) as watch:
+            some(watch)
+            server.next_reply = Versions(Reply(401))  # type: ignore[method-assign]
+            with pytest.raises(LoginError):
+                watch.next(ENOUGH_S)
+
+
+def test_a_network_that_has_gone_ends_a_watch_that_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_module, "ASK_S", 0.01)
+    monkeypatch.setattr(watch_module, "ANSWER_S", 0.2)
+    monkeypatch.setattr(transport, "RESTART_S", 0.5)
+    told: list[str] = []
+    with scripted_api(Reply()) as server:
+        server.next_reply = Versions(Reply(lines=(), stays=True))  # type: ignore[method-assign]
+        with (
+            watching(api_at(server.url, told), [PODS]) as watch,
+            pytest.raises(UnreachableError, match="no answer in time"),
+        ):
+            await_names(watch, "never")
+        assert any(phrase.endswith("no answer in time; trying again") for phrase in told)
+
+
+@pytest.mark.parametrize("reply", [CUT, Reply(503, "starting"), status(403, "Forbidden", "no"), Reply(404, "none here")])
+def test_a_server_that_is_there_later_or_will_not_say_ends_no_watch(reply: Reply, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_module, "ASK_S", 0.01)
+    with scripted_api(Reply()) as server:
+        server.next_reply = Versions(reply, Reply())  # type: ignore[method-assign]
+        with watching(api_at(server.url), [PODS]) as watch:
+            some(watch)
+            give_up = monotonic() + ENOUGH_S
+            while server.asked.count("GET /version") < 3 and monotonic() < give_up:
+                assert watch.next(0.05) is None
+        assert server.asked.count("GET /version") >= 3

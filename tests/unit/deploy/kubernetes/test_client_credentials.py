@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import base64
-import json
-import logging
 import os
-import stat
 import tempfile
 from pathlib import Path
 
@@ -14,35 +11,14 @@ import pytest
 import yaml
 
 from pytest_llmperf.deploy.kubernetes.api.credentials import load_credentials
+from pytest_llmperf.deploy.kubernetes.api.kinds import CONFIG_MAP
 from pytest_llmperf.deploy.kubernetes.api.refusals import LoginError
 from pytest_llmperf.errors import ConfigError
 from tests.unit.deploy.certificates import make_certificate
+from tests.unit.deploy.kubernetes.kubeconfigs import SERVER, TOKEN, kubeconfig, shown
+from tests.unit.deploy.kubernetes.scripted_api import api_at
 
-SERVER = "https://10.1.2.3:6443"
-TOKEN = "t0ken-0123456789"
-
-
-@pytest.fixture(autouse=True)
-def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A person without any kubeconfig, pod or proxy."""
-    for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-
-
-def kubeconfig(
-    file: Path, context: str = "prod", user: object = None, cluster: object = None, current: str | None = "same"
-) -> Path:
-    content = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": context if current == "same" else current,
-        "clusters": [{"name": "c", "cluster": {"server": SERVER} if cluster is None else cluster}],
-        "users": [{"name": f"{context}-user", "user": {"token": TOKEN} if user is None else user}],
-        "contexts": [{"name": context, "context": {"cluster": "c", "user": f"{context}-user"}}],
-    }
-    file.write_text(yaml.safe_dump(content))
-    return file
+pytestmark = pytest.mark.usefixtures("nobody")
 
 
 def test_a_token(tmp_path: Path) -> None:
@@ -157,40 +133,74 @@ def test_a_kubeconfigs_own_proxy(tmp_path: Path) -> None:
         load_credentials(kubeconfig(tmp_path / "config", cluster=cluster), None)
 
 
-def plugin(folder: Path, text: str) -> dict[str, object]:
-    """A user whose credentials a program gives."""
-    program = folder / "login-helper"
-    program.write_text(f"#!/bin/sh\n{text}\n")
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    api_version = "client.authentication.k8s.io/v1"
-    return {"exec": {"apiVersion": api_version, "command": str(program), "args": [], "interactiveMode": "Never"}}
+@pytest.mark.parametrize("written", [f"{TOKEN}\n", f" {TOKEN}\r\n\n"])
+def test_a_file_of_a_token_may_end_with_a_line(tmp_path: Path, written: str) -> None:
+    (tmp_path / "token").write_text(written, newline="")
+    headers = load_credentials(kubeconfig(tmp_path / "config", user={"tokenFile": "token"}), None).headers()
+    assert headers == {"Authorization": f"Bearer {TOKEN}"}
+    assert TOKEN not in repr(headers)
 
 
-def test_a_plugin_gives_a_token(tmp_path: Path) -> None:
-    credential = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": TOKEN}}
-    user = plugin(tmp_path, f"echo '{json.dumps(credential)}'")
-    found = load_credentials(kubeconfig(tmp_path / "config", user=user), None)
-    assert found.headers() == {"Authorization": f"Bearer {TOKEN}"}
-    assert "login-helper" in found.login
-
-
-@pytest.mark.parametrize("text", ["echo 'please log in' >&2; exit 1", "echo '{}'"])
-def test_a_plugin_that_fails_says_how_to_log_in(tmp_path: Path, text: str, capfd: pytest.CaptureFixture[str]) -> None:
-    file = kubeconfig(tmp_path / "config", user=plugin(tmp_path, text))
-    with pytest.raises(LoginError, match=f"no credentials for {SERVER}") as raised:
-        load_credentials(file, None)
+@pytest.mark.parametrize("written", [f"{TOKEN}\nmore", f"{TOKEN}\n more", f"{TOKEN}\x00", f"{TOKEN}ł", " \n"])
+def test_a_token_that_cannot_be_sent_is_not_shown(tmp_path: Path, written: str) -> None:
+    (tmp_path / "token").write_text(written, encoding="utf-8")
+    found = load_credentials(kubeconfig(tmp_path / "config", user={"tokenFile": "token"}), None)
+    with pytest.raises(LoginError, match=f"the token of the context 'prod' cannot be sent to {SERVER}: it ") as raised:
+        found.headers()
     assert "kubectl --context=prod get pods" in str(raised.value)
-    assert "login-helper" in str(raised.value)
-    assert "ERROR" not in capfd.readouterr().err
+    assert TOKEN not in shown(raised.value)
 
 
-def test_what_others_log_meanwhile_is_no_trouble_with_credentials(tmp_path: Path) -> None:
-    found = load_credentials(kubeconfig(tmp_path / "config"), None)
-    renew = found.configuration.refresh_api_key_hook
+@pytest.mark.parametrize("said", ["some-string", ["a"], {"command": ["a", "b"]}])
+def test_an_exec_that_is_no_program_is_told(tmp_path: Path, said: object) -> None:
+    file = kubeconfig(tmp_path / "config", user={"exec": said, "client-key-data": TOKEN})
+    with pytest.raises(ConfigError, match="its context 'prod' cannot be used: its user's 'exec' is not a mapping") as raised:
+        load_credentials(file, None)
+    assert TOKEN not in shown(raised.value)
 
-    def noisy(configuration: object) -> None:
-        logging.getLogger("somebody.else").error("a request failed")
-        renew(configuration)
 
-    found.configuration.refresh_api_key_hook = noisy
-    assert found.headers() == {"Authorization": f"Bearer {TOKEN}"}
+def test_what_the_library_says_of_a_kubeconfig_holds_no_secret(tmp_path: Path) -> None:
+    user = {"auth-provider": {"name": "oidc", "config": {"refresh-token": TOKEN}}, "client-key-data": TOKEN}
+    file = kubeconfig(tmp_path / "config", user=user)
+    with pytest.raises(ConfigError, match=r"Expected key id-token in .*config: users/prod-user") as raised:
+        load_credentials(file, None)
+    assert TOKEN not in shown(raised.value)
+
+
+@pytest.mark.parametrize("broken", ["_named", "_proxy", "_tls", "urlsplit", "Credentials"])
+def test_what_nobody_has_foreseen_shows_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    _, certificate = make_certificate(tmp_path)
+    key = (tmp_path / "key.pem").read_text()
+    user = {
+        "client-certificate-data": base64.b64encode(certificate.read_bytes()).decode(),
+        "client-key-data": base64.b64encode(key.encode()).decode(),
+    }
+    cluster = {"server": SERVER, "proxy-url": f"http://u:{TOKEN}@jump:8080"}
+    content = yaml.safe_load(kubeconfig(tmp_path / "config", user=user, cluster=cluster).read_text())
+    content["users"].append({"name": "another", "user": {"token": TOKEN}})
+    (tmp_path / "config").write_text(yaml.safe_dump(content))
+    monkeypatch.setenv("HTTPS_PROXY", f"http://u:{TOKEN}@proxy:3128")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("nobody has foreseen this")
+
+    monkeypatch.setattr(f"pytest_llmperf.deploy.kubernetes.api.credentials.{broken}", fail)
+    with pytest.raises((RuntimeError, ConfigError), match="nobody has foreseen this") as raised:
+        load_credentials(tmp_path / "config", None)
+    told = shown(raised.value)
+    assert "load_credentials" in told
+    for secret in (TOKEN, user["client-key-data"][40:80], key.splitlines()[1]):
+        assert secret not in told
+
+
+def test_a_request_that_fails_as_nobody_has_foreseen_shows_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("nobody has foreseen this")
+
+    monkeypatch.setattr("urllib3.connectionpool.HTTPConnectionPool._make_request", fail)
+    api = api_at("http://127.0.0.1:9")
+    with pytest.raises(RuntimeError) as raised:
+        api.get(CONFIG_MAP, "x", "ns")
+    told = shown(raised.value)
+    assert "Authorization" in told
+    assert TOKEN not in told

@@ -10,11 +10,11 @@ import pytest
 
 from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
 from pytest_llmperf.deploy.kubernetes.api.refusals import NotFoundError, UnreachableError
+from pytest_llmperf.deploy.kubernetes.deployment import Placed
 from pytest_llmperf.deploy.kubernetes.ownership.session import KubeSession, Ownership
 from pytest_llmperf.deploy.kubernetes.ownership.teardown import UnansweredError, telling_how
 from pytest_llmperf.deploy.kubernetes.rendering.render import Rendered
 from pytest_llmperf.deploy.kubernetes.settings import KubernetesSettings, RenderSettings
-from pytest_llmperf.deploy.kubernetes.target import Placed
 from tests.unit.deploy.kubernetes.cells import H100
 from tests.unit.deploy.kubernetes.forwarding import kubeconfig
 from tests.unit.deploy.kubernetes.scripted_api import Reply, ScriptedApi, api_at, scripted_api

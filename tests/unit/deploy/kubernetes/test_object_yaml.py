@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmperf.deploy.kubernetes.rendering.manifests import copied, dump, hidden, parse_objects, read_manifests
 from pytest_llmperf.errors import ConfigError
 from pytest_llmperf.secrets import masked_text
+from tests.unit.deploy.kubernetes.kubeconfigs import shown
 
 HEAD = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: one}\n"
 
@@ -106,6 +109,46 @@ def test_text_that_looks_like_something_else_is_quoted(text: str) -> None:
     manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "one"}, "data": {"x": text}}
     assert read(dump([manifest])) == [manifest]
     assert f"x: {text}\n" not in dump([manifest])
+
+
+INLINE = """\
+apiVersion: v1
+kind: Pod
+metadata: {name: b}
+spec:
+  containers:
+  - name: vllm
+    args: [serve, --api-key, sesame, --header=X-Auth=sesame, --max-num-seqs=8]
+    command: [sh, -c, "exec vllm serve m --api-key=sesame"]
+    env: [{name: HF_TOKEN, value: sesame}, {name: HF_HOME, value: /models}]
+---
+{apiVersion: v1, kind: ConfigMap, metadata: {name: c}, data: {password: sesame, x: "1"}}
+---
+{apiVersion: v1, kind: Secret, metadata: {name: d}, stringData: {x: sesame}}
+"""
+
+
+def test_no_list_of_variables_shows_a_secret_and_the_cluster_is_given_it() -> None:
+    found = read(INLINE)
+    assert "sesame" not in repr([found, [copied(one) for one in found]])
+    assert [word in repr(found) for word in ("serve", "--api-key", "--max-num-seqs=8", "/models", "'1'")] == [True] * 5
+    assert found == list(yaml.safe_load_all(INLINE))
+    assert json.loads(json.dumps(found)) == found
+    assert dump(found) == dump(list(yaml.safe_load_all(INLINE)))
+    assert "--header=X-Auth=***" in dump(found)
+
+
+def test_a_mistake_that_nobody_has_foreseen_shows_no_manifest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("nobody has foreseen this")
+
+    (tmp_path / "objects.yaml").write_text(INLINE)
+    monkeypatch.setattr("pytest_llmperf.deploy.kubernetes.rendering.manifests._Loader", fail)
+    with pytest.raises(RuntimeError) as raised:
+        read_manifests(tmp_path / "objects.yaml")
+    assert "parse_objects" in shown(raised.value)
+    # The one that broke was given the text.
+    assert "sesame" not in shown(raised.value).partition("\nfail\n")[0]
 
 
 def test_no_secret_is_written() -> None:

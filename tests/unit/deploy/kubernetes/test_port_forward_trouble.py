@@ -18,6 +18,7 @@ from pytest_llmperf.deploy.kubernetes.access.port_forward import PortForward, or
 from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
 from pytest_llmperf.deploy.kubernetes.api.credentials import load_credentials
 from pytest_llmperf.errors import DeployError
+from pytest_llmperf.secrets import HiddenBytes
 from tests.unit.deploy.certificates import make_certificate
 from tests.unit.deploy.kubernetes.forwarding import (
     WAIT_S,
@@ -46,6 +47,23 @@ def test_a_node_that_cannot_reach_the_port_is_a_reset_that_is_told(tmp_path: Pat
         said = failure(forward)
         assert "lost a connection" in said
         assert "pod-a: error forwarding port 8000: connection refused" in said
+
+
+def test_what_its_process_is_told_is_shown_nowhere(tmp_path: Path, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[bytes] = []
+    tell = PortForward._tell
+
+    def telling(forward: PortForward, line: HiddenBytes) -> None:
+        told.append(line)
+        tell(forward, line)
+
+    monkeypatch.setattr(PortForward, "_tell", telling)
+    with forwarding_server(echo) as server, forwarding(tmp_path, server) as forward:
+        opened = connect(forward)
+        opened.sendall(b"1")
+        assert received(opened, 1) == b"1"
+    assert any(b"the-token" in line for line in told)
+    assert repr(told) == repr([b"***"] * len(told))
 
 
 @pytest.mark.parametrize("how", ["reset", "garbage"])

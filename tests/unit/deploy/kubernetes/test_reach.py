@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
+from pytest_llmperf.deploy.kubernetes.access import reach as reaching
 from pytest_llmperf.deploy.kubernetes.access.addresses import (
     Published,
     Service,
@@ -16,12 +18,14 @@ from pytest_llmperf.deploy.kubernetes.access.addresses import (
     url_of,
 )
 from pytest_llmperf.deploy.kubernetes.access.port_forward import RoundTrip
-from pytest_llmperf.deploy.kubernetes.access.reach import forward_note, reach
+from pytest_llmperf.deploy.kubernetes.access.reach import check_apart, forward_note, reach
 from pytest_llmperf.deploy.kubernetes.api.client import KubeApi
 from pytest_llmperf.deploy.kubernetes.rendering.render import EngineRef, Rendered, ServiceRef
 from pytest_llmperf.deploy.kubernetes.settings import KubernetesSettings, Reach, RenderSettings
-from pytest_llmperf.errors import ConfigError
+from pytest_llmperf.errors import ConfigError, DeployError
 from pytest_llmperf.experiment.records import Cell
+from tests.unit.deploy.kubernetes.cells import H100, cell
+from tests.unit.deploy.kubernetes.scripted_api import Reply, api_at, scripted_api
 
 Object = dict[str, Any]
 NOBODY = cast(KubeApi, None)
@@ -47,11 +51,35 @@ def route(to: str = "llm", **spec: object) -> Object:
     return {"apiVersion": "route.openshift.io/v1", "kind": "Route", "metadata": meta, "spec": {"to": {"name": to}, **spec}}
 
 
-def reached(how: Reach, *objects: Object, url: str | None = None) -> str:
+def rendered_as(*objects: Object, of: Cell = H100) -> Rendered:
     engine = EngineRef("Deployment", "llm", "vllm", "vllm:1", ())
-    rendered = Rendered(cast(Cell, None), objects, engine, ServiceRef("llm", 8000), "nvidia.com/gpu", 1)
+    return Rendered(of, objects, engine, ServiceRef("llm", 8000), "nvidia.com/gpu", 1)
+
+
+def reached(how: Reach, *objects: Object, url: str | None = None, api: KubeApi = NOBODY) -> str:
     settings = KubernetesSettings(RenderSettings(), "abcd1234", reach=how, url=url)
-    return reach(NOBODY, rendered, "ns", settings).url
+    return reach(api, rendered_as(*objects), "ns", settings).url
+
+
+def routed(found: Object, *changes: Object) -> str:
+    """The URL of a Route that the cluster has as ``found``, and then as it changes."""
+    kinds = {"resources": [{"name": "routes", "kind": "Route", "namespaced": True}]}
+    with scripted_api(Reply()) as server, api_at(server.url) as api:
+
+        def answered(path: str) -> Reply:
+            if "watch=true" in path:
+                return Reply(lines=[{"type": "MODIFIED", "object": one} for one in changes], stays=True)
+            return Reply(body={"items": [found], "metadata": {"resourceVersion": "1"}} if "/namespaces/" in path else kinds)
+
+        server.next_reply = answered  # type: ignore[method-assign]
+        return reached("ingress", found, api=api)
+
+
+def admitted(version: int, is_so: bool, reason: str = "", host: str = "r.example", **spec: Any) -> Object:
+    """A Route of which a router has said whether it serves it."""
+    found, said = route(**spec), {"type": "Admitted", "status": str(is_so), "reason": reason, "message": "why not"}
+    found["metadata"]["resourceVersion"] = str(version)
+    return {**found, "status": {"ingress": [{"host": host, "conditions": [said]}]}}
 
 
 @pytest.mark.parametrize(
@@ -139,11 +167,78 @@ def test_a_url_is_taken_as_it_is_given() -> None:
         ((ingress(rule()),), "http://llm.example"),
         ((ingress(rule(path="/llm"), tls=[{}]),), "https://llm.example/llm"),
         ((ingress(rule(host="*.example")), ingress(rule(host="b.example"))), "http://b.example"),
-        ((ingress(rule(host=None)), route(host="r.example", tls={})), "http://r.example"),
+        ((ingress(rule(host=None)), ingress(rule(host="b.example"))), "http://b.example"),
     ],
 )
 def test_an_ingress_with_a_host_needs_no_waiting(objects: tuple[Object, ...], url: str) -> None:
     assert reached("ingress", *objects) == url
+
+
+def test_a_route_has_its_host_once_a_router_serves_it() -> None:
+    waiting = route(host="r.example", tls={"termination": "edge"})
+    waiting["metadata"]["resourceVersion"] = "1"
+    assert routed(waiting, admitted(2, True, host="r.example", tls={"termination": "edge"})) == "https://r.example"
+    assert routed(admitted(1, True, host="public-ns.apps.example")) == "http://public-ns.apps.example"
+
+
+def test_a_route_of_which_no_router_speaks_has_the_host_that_it_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reaching, "ADMITTED_S", 0.2)
+    assert routed(route(host="r.example")) == "http://r.example"
+
+
+@pytest.mark.parametrize("spec", [{"host": "r.example"}, {}])
+def test_a_route_whose_host_is_anothers_is_told(spec: Object) -> None:
+    with pytest.raises(DeployError) as raised:
+        routed(admitted(1, False, "HostAlreadyClaimed", **spec))
+    assert raised.value.what == "Route/public is not admitted by the cluster's router: HostAlreadyClaimed: why not"
+    assert "--llmperf-reach=port-forward" in str(raised.value.hint)
+
+
+def test_a_route_that_one_of_several_routers_serves_is_admitted() -> None:
+    found, other = admitted(1, False, "NotMine", host="r.example"), admitted(1, True, host="r.example")
+    found["status"]["ingress"] += other["status"]["ingress"]
+    assert routed(found) == "http://r.example"
+
+
+OTHER = cell("gke_h100_standalone_llama-3.1-8b_fp8")
+INGRESS = KubernetesSettings(RenderSettings(), "abcd1234", reach="ingress")
+
+
+@pytest.mark.parametrize(
+    ("one", "another", "address"),
+    [
+        (ingress(rule()), ingress(rule(), tls=[{}]), "llm.example leads"),
+        (ingress(rule(path="/llm")), ingress(rule(path="/llm/")), "llm.example/llm leads"),
+        (ingress(rule(host=None)), ingress(rule(host=None)), "an Ingress without a host leads"),
+        (ingress(rule(host=None, path="/a")), ingress(rule(host=None, path="/a")), "an Ingress without a host (/a) leads"),
+        (ingress(rule()), route(host="llm.example"), "llm.example leads"),
+        (route(host="llm.example"), route(host="llm.example"), "llm.example leads"),
+    ],
+)
+def test_cells_that_stand_at_the_same_time_need_an_address_each(one: Object, another: Object, address: str) -> None:
+    both = [rendered_as(one), rendered_as(another, of=OTHER)]
+    with pytest.raises(ConfigError) as raised:
+        check_apart(both, INGRESS, "wait")
+    told = str(raised.value)
+    assert told.startswith(f"--llmperf-reach=ingress: {address} to one cell, but 2 that can stand at the same time have it: ")
+    assert f"{H100.id}, {OTHER.id}" in told
+    assert "Give each a host of its own" in told
+    assert told.endswith("or wait.")
+    for settings in (replace(INGRESS, reach="auto"), replace(INGRESS, url="http://known")):
+        check_apart(both, settings, "wait")
+
+
+@pytest.mark.parametrize(
+    ("one", "another"),
+    [
+        (ingress(rule(host="a.example")), ingress(rule(host="b.example"))),
+        (ingress(rule(path="/a")), ingress(rule(path="/b"))),
+        (ingress(rule(host=None, path="/a")), ingress(rule(host=None, path="/b"))),
+        (route(), route()),  # the cluster makes a host of a Route's name
+    ],
+)
+def test_cells_with_addresses_of_their_own_stand_side_by_side(one: Object, another: Object) -> None:
+    check_apart([rendered_as(one), rendered_as(another, of=OTHER)], INGRESS, "wait")
 
 
 @pytest.mark.parametrize(
@@ -171,3 +266,30 @@ def test_a_port_forward_says_what_it_adds() -> None:
         "connections are opened at once; measure from inside the cluster for tight limits"
     )
     assert "own time TTFT carries" in forward_note(None)
+
+
+def test_a_port_forward_is_measured_when_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By then the endpoint has been checked: nobody is to wait for that before."""
+    asked: list[str] = []
+
+    class Forward:
+        url = "http://127.0.0.1:1"
+
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def round_trip(self) -> RoundTrip:
+            asked.append("a round trip")
+            return RoundTrip(0.0021, 0.0034, 0.0152, 50)
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(reaching, "PortForward", Forward)
+    settings = KubernetesSettings(RenderSettings(), "abcd1234", reach="port-forward")
+    with scripted_api(Reply(body=service(selector={"app": "llm"}, ports=[{"port": 8000}]))) as server, api_at(server.url) as api:
+        found = reach(api, rendered_as(), "ns", settings, until_ready=lambda: asked.append("the pods are ready"))
+    assert asked == ["the pods are ready"]
+    assert "takes 2.1ms" in found.note
+    assert found.note
+    assert asked == ["the pods are ready", "a round trip"]

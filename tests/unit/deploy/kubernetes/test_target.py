@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from pytest_llmperf.deploy.kubernetes import target
+from pytest_llmperf.deploy.kubernetes.deployment import Placed
 from pytest_llmperf.deploy.kubernetes.names import new_session
 from pytest_llmperf.deploy.kubernetes.node_labels import accelerator, driver
 from pytest_llmperf.deploy.kubernetes.rendering.render import Rendered, render
 from pytest_llmperf.deploy.kubernetes.settings import KubernetesSettings, Reach, RenderSettings
-from pytest_llmperf.deploy.kubernetes.target import KubernetesTarget, Placed
+from pytest_llmperf.deploy.kubernetes.target import KubernetesTarget
 from pytest_llmperf.errors import ConfigError, DeployError
 from pytest_llmperf.experiment.catalog import builtin_directory, load_catalog
 from pytest_llmperf.experiment.matrix import expand
 from pytest_llmperf.experiment.records import Cell
+from tests.unit.deploy.kubernetes.kubeconfigs import shown
 
 CATALOG = load_catalog([builtin_directory()])
 FULL = {cell.id: cell for cell in expand(CATALOG.matrix_named("full"), CATALOG)}
@@ -75,8 +78,20 @@ spec: {{{service}selector: {{app: vllm}}, ports: [{{port: 8000}}]}}
         ("args: [a-model]", None),
     ],
 )
-def test_the_engines_key_is_found_where_the_manifest_says_it(tmp_path: Path, more: str, key: str | None) -> None:
-    assert target._key_in(engine_with(tmp_path, more)) == key
+def test_the_engines_key_is_found_where_the_manifest_says_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str, key: str | None
+) -> None:
+    rendered = engine_with(tmp_path, more)
+    assert target._key_in(rendered) == key
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("nobody has foreseen this")
+
+    monkeypatch.setattr(target, "api_key_of", fail)
+    with pytest.raises(RuntimeError) as raised:
+        target._key_in(rendered)
+    assert "_key_in" in shown(raised.value)
+    assert "in-the-" not in shown(raised.value)
 
 
 def test_a_kubeconfig_that_is_not_there_is_told_without_a_cluster(tmp_path: Path) -> None:
@@ -122,6 +137,34 @@ def test_a_way_that_the_objects_have_not_is_told_before_they_are_applied(
 ) -> None:
     engine_with(tmp_path, "args: [a-model]", headless)
     assert told in refused([GKE], tmp_path, manifests=tmp_path, reach=reach)
+
+
+FP8 = replace(GKE, variant=CATALOG.variant_named("fp8"))
+
+
+def with_ingress(folder: Path, rule: str) -> Path:
+    """Manifests of which one leads to the engine."""
+    engine_with(folder, "args: [a-model]")
+    paths = "http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: vllm, port: {number: 8000}}}}]}"
+    made = "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: vllm}\n"
+    (folder / "ingress.yaml").write_text(f"{made}spec: {{rules: [{{{rule}{paths}}}]}}\n")
+    return folder
+
+
+@pytest.mark.parametrize(("rule", "address"), [("host: llm.example, ", "llm.example"), ("", "an Ingress without a host")])
+@pytest.mark.parametrize("more", [{"worker": "gw0"}, {"keep": True}])
+def test_cells_of_one_ingress_do_not_stand_at_the_same_time(
+    tmp_path: Path, rule: str, address: str, more: dict[str, Any]
+) -> None:
+    ways: dict[str, Any] = {"manifests": with_ingress(tmp_path, rule), "reach": "ingress"}
+    told = refused([GKE, FP8], tmp_path, **ways, **more)
+    assert told.startswith(f"--llmperf-reach=ingress: {address} leads to one cell, but 2 that can stand at the same time have it")
+    assert f"{GKE.id}, {FP8.id}" in told
+    assert "one after another (without -n and --llmperf-keep)" in told
+    # One after another they have it in turn; and one cell, or another way, is nobody's trouble. Only the cluster is missing.
+    assert "nowhere" in refused([GKE, FP8], tmp_path, **ways)
+    assert "nowhere" in refused([GKE], tmp_path, **ways, **more)
+    assert "nowhere" in refused([GKE, FP8], tmp_path, manifests=tmp_path, **more)
 
 
 def test_an_object_of_another_namespace_is_told_before_it_is_applied(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -75,3 +76,63 @@ def test_an_error_has_the_log_alone_as_its_tail_and_says_where_the_rest_is(log: 
     assert error.what.splitlines()[0] == "container vllm ended with exit code 3 (2 times)"
     assert error.log_tail == tail
     assert (error.hint or "").splitlines()[-1] == f"  (logs, events and objects: {folder})"
+
+
+LOADED = "Loading weights took 2.5 seconds\n"
+
+
+class Ready:
+    """A cluster of one pod that is ready; of its log and its node nothing is told until ``may_tell``."""
+
+    pod: dict[str, Any] = {  # noqa: RUF012  (nobody changes it)
+        **POD,
+        "metadata": {**POD["metadata"], "ownerReferences": [{"kind": "Deployment", "name": "vllm", "controller": True}]},
+        "status": {
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "containerStatuses": [{"name": "vllm", "ready": True, "state": {"running": {}}}],
+        },
+    }
+
+    def __init__(self) -> None:
+        self.may_tell = Event()
+
+    def __call__(self, path: str) -> Reply:
+        """The answer to a request."""
+        if "watch=true" in path:
+            return Reply(lines=(), stays=True)
+        if path == "/version" or path.startswith("/api/v1/namespaces/team/pods?"):
+            items = [self.pod] if "pods?" in path else []
+            return Reply(body={"items": items, "metadata": {"resourceVersion": "2"}})
+        if "/log?" in path or "selfsubjectaccessreviews" in path:
+            self.may_tell.wait()
+        if "/log?" in path:
+            return Reply(body=LOADED)
+        if path.startswith("/api/v1/nodes/"):
+            return Reply(body={"metadata": {"name": "node1", "labels": {"gpu": "h100"}}})
+        return Reply(body={"items": [], "metadata": {"resourceVersion": "2"}, "status": {"allowed": True}})
+
+
+def test_pods_are_told_ready_before_their_log_and_their_node_are_read() -> None:
+    cluster = Ready()
+    with scripted_api(Reply()) as server, api_at(server.url) as api:
+        server.next_reply = cluster  # type: ignore[method-assign]
+        try:
+            ready = await_running(api, RENDERED, Identity("unit0000"), "team", SETTINGS, lambda _: None)
+        finally:
+            cluster.may_tell.set()
+        assert [pod.name for pod in ready.pods] == ["vllm-1"]
+        assert ready.node_labels == {"gpu": "h100"}
+        assert ready.beside.read().log == LOADED
+        assert [phase.name for phase in ready.phases] == ["scheduled"]
+
+
+def test_pods_are_ready_whose_log_and_node_nobody_tells() -> None:
+    cluster = Ready()
+    with scripted_api(Reply()) as server, api_at(server.url) as api:
+        server.next_reply = lambda path: (  # type: ignore[method-assign]
+            Reply(500, "no") if "/log?" in path or "reviews" in path else cluster(path)
+        )
+        ready = await_running(api, RENDERED, Identity("unit0000"), "team", SETTINGS, lambda _: None)
+        assert ready.node_labels == {}
+        assert ready.beside.read().log == ""
+        assert [phase.name for phase in ready.phases] == ["scheduled"]
