@@ -21,21 +21,15 @@ class DisturbedError(Exception):
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
-    try:
-        return (yield)
-    except (Exception, pytest.fail.Exception) as error:
-        _raise_if_disturbed(item, error)
-        raise
-
-
-@pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     try:
         return (yield)
     except (Exception, pytest.fail.Exception) as error:
         _raise_if_disturbed(item, error)
         raise
+
+
+pytest_runtest_setup = pytest_runtest_call
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
